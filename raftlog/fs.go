@@ -1,0 +1,45 @@
+package raftlog
+
+import "io"
+
+// FS is the small part of a file system that the log needs. The operating
+// system's is [OSFS]; tests and the simulator pass one that loses, tears and
+// refuses writes. Names are full paths. Errors answer errors.Is with
+// [io/fs.ErrNotExist] and [io/fs.ErrExist].
+//
+// A new or renamed file is durable only once SyncDir of its directory has
+// returned nil.
+type FS interface {
+	// MkdirAll makes dir and its parents where they are missing.
+	MkdirAll(dir string) error
+	// Create makes an empty file for reading and writing, in place of one that
+	// may be there.
+	Create(name string) (File, error)
+	// Open opens a file that exists for reading and writing.
+	Open(name string) (File, error)
+	// Remove deletes a file.
+	Remove(name string) error
+	// Rename gives a file a new name, in place of a file that may have it.
+	Rename(from, to string) error
+	// List returns the base names of what is in dir, sorted.
+	List(dir string) ([]string, error)
+	// SyncDir makes the entries of dir durable.
+	SyncDir(dir string) error
+	// Lock takes the lock that name stands for and holds it until the closer is
+	// closed or the process ends. A lock held elsewhere is [ErrLocked].
+	Lock(name string) (io.Closer, error)
+}
+
+// File is an open file. Its methods may be called concurrently.
+type File interface {
+	io.ReaderAt
+	io.WriterAt
+	io.Closer
+	// Sync makes what was written, and the size, durable. After an error
+	// nothing is known about any earlier write that was not synced.
+	Sync() error
+	// Size returns the current size in bytes.
+	Size() (int64, error)
+	// Truncate sets the size in bytes.
+	Truncate(size int64) error
+}

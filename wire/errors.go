@@ -1,0 +1,15 @@
+package wire
+
+import "errors"
+
+var (
+	// ErrBadMessage is wrapped by every error about bytes that should be a
+	// message and are not. The frame they came in is dropped.
+	ErrBadMessage = errors.New("bad message")
+	// ErrCompacted answers a request for entries or terms that were compacted
+	// away. A follower that needs them gets a snapshot.
+	ErrCompacted = errors.New("entries are compacted")
+	// ErrUnavailable answers a request for entries or terms behind the last
+	// stored one.
+	ErrUnavailable = errors.New("entries are not stored yet")
+)
