@@ -1,0 +1,3 @@
+package gen
+
+func (s *Schema) Check() error { return nil }

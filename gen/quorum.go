@@ -1,0 +1,158 @@
+package gen
+
+import (
+	"fmt"
+
+	. "github.com/dave/jennifer/jen"
+)
+
+// quorum builds z_quorum.go: the commit index of one configuration and of two.
+// It leans on replicaSet of z_progress.go. The networks of the schema sort all
+// values; here each is cut down to what finds the one that decides.
+func quorum(s *Schema) *File {
+	f := s.groupFile()
+	index := func() *Statement { return Qual(s.wirePath(), "Index") }
+	table := func() *Statement { return Id("match").Op("*").Index(Id("MaxReplicas")).Add(index()) }
+
+	f.Add(doc("unbound is the commit index of no voters, the half of a joint configuration that does not bind.",
+		Const().Id("unbound").Op("=").Add(index()).Call(Qual(mathPath, "MaxUint64"))))
+
+	n := len(s.Networks)
+	dispatch := []Code{Case(Lit(0)).Block(Return(Id("unbound")))}
+	for i := 1; i <= n; i++ {
+		var args []Code
+		for j := range i {
+			args = append(args, Id("v").Index(Lit(j)))
+		}
+		var body Code
+		switch i {
+		case 1:
+			body = Return(args[0])
+		case 2:
+			body = Return(Min(args...))
+		default:
+			body = Return(Id(networkName(i)).Call(args...))
+		}
+		dispatch = append(dispatch, Case(Lit(i)).Block(body))
+	}
+	f.Add(doc(`commitIndex returns the highest index that a majority of the voters has.
+
+Members that joined together have adjacent slots from 0, so the values are most often used in place; otherwise they are gathered first.`+hotpath,
+		Func().Id("commitIndex").Params(table(), Id("voters").Id("replicaSet")).Add(index()).Block(
+			Id("v").Op(":=").Id("match"),
+			If(Id("voters").Op("&").Parens(Id("voters").Op("+").Lit(1)).Op("!=").Lit(0)).Block(
+				Id("gathered").Op(":=").Id("gather").Call(Id("match"), Id("voters")),
+				Id("v").Op("=").Op("&").Id("gathered"),
+			),
+			Switch(Id("voters").Dot("count").Call()).Block(dispatch...),
+			Return(Id("commitIndexOfMany").Call(Id("v"), Id("voters").Dot("count").Call())),
+		)))
+	f.Add(doc("jointCommitIndex returns the highest index that majorities of both configurations have.\n\n//mr:hotpath",
+		Func().Id("jointCommitIndex").Params(table(), List(Id("incoming"), Id("outgoing")).Id("replicaSet")).Add(index()).Block(
+			Return(Min(
+				Id("commitIndex").Call(Id("match"), Id("incoming")),
+				Id("commitIndex").Call(Id("match"), Id("outgoing")))),
+		)))
+	f.Add(doc("gather returns the values of the voters, in the first places.\n\n//mr:hotpath",
+		Func().Id("gather").Params(table(), Id("voters").Id("replicaSet")).
+			Params(Id("v").Index(Id("MaxReplicas")).Add(index())).Block(
+			Id("n").Op(":=").Lit(0),
+			For(Id("slot").Op(":=").Id("voters").Dot("first").Call(), Id("slot").Op("<").Id("MaxReplicas"), Id("slot").Op("=").Id("voters").Dot("next").Call(Id("slot"))).Block(
+				Id("v").Index(Id("n")).Op("=").Id("match").Index(Id("slot")),
+				Id("n").Op("++"),
+			),
+			Return(Id("v")),
+		)))
+	f.Add(doc("commitIndexOfMany sorts a copy of the first n values.\n\n//mr:hotpath",
+		Func().Id("commitIndexOfMany").Params(Id("v").Op("*").Index(Id("MaxReplicas")).Add(index()), Id("n").Int()).Add(index()).Block(
+			Id("sorted").Op(":=").Op("*").Id("v"),
+			Qual(slicesPath, "Sort").Call(Id("sorted").Index(Op(":").Id("n"))),
+			Return(Id("sorted").Index(Parens(Id("n").Op("-").Lit(1)).Op("/").Lit(2))),
+		)))
+	for i := 3; i <= n; i++ {
+		selector(f, index, i, s.Networks[i-1])
+	}
+	return f
+}
+
+// networkName is the function that finds the commit index of n values.
+func networkName(n int) string { return fmt.Sprintf("commitIndexOf%d", n) }
+
+// decisive is the place, in ascending order, of the value that a majority of n
+// reaches.
+func decisive(n int) int { return (n - 1) / 2 }
+
+// step is a comparator of which one or both results are used.
+type step struct {
+	Comparator
+	low, high bool
+}
+
+// prune drops what does not contribute to the value at place want.
+func prune(network Network, want int) []step {
+	needed := map[int]bool{want: true}
+	var steps []step
+	for i := len(network) - 1; i >= 0; i-- {
+		c := network[i]
+		if !needed[c.A] && !needed[c.B] {
+			continue
+		}
+		steps = append(steps, step{c, needed[c.A], needed[c.B]})
+		needed[c.A], needed[c.B] = true, true
+	}
+	for i, j := 0, len(steps)-1; i < j; i, j = i+1, j-1 {
+		steps[i], steps[j] = steps[j], steps[i]
+	}
+	return steps
+}
+
+func selector(f *File, index func() *Statement, n int, network Network) {
+	names := make([]string, n)
+	for i := range names {
+		names[i] = string(rune('a' + i))
+	}
+	var body []Code
+	for _, st := range prune(network, decisive(n)) {
+		a, b := Id(names[st.A]), Id(names[st.B])
+		low, high := Min(a, b), Max(a, b)
+		switch {
+		case st.low && st.high:
+			body = append(body, List(a, b).Op("=").List(low, high))
+		case st.low:
+			body = append(body, a.Clone().Op("=").Add(low))
+		default:
+			body = append(body, b.Clone().Op("=").Add(high))
+		}
+	}
+	result := names[decisive(n)]
+	if last := len(body) - 1; last >= 0 {
+		// The last comparator gives the result: return it instead of storing it.
+		st := prune(network, decisive(n))
+		final := st[len(st)-1]
+		a, b := Id(names[final.A]), Id(names[final.B])
+		if final.low {
+			body[last] = Return(Min(a, b))
+		} else {
+			body[last] = Return(Max(a, b))
+		}
+	} else {
+		body = append(body, Return(Id(result)))
+	}
+	f.Add(doc(fmt.Sprintf("%s returns the %s of %d values, by a sorting network of which only what leads there is left.\n\n//mr:hotpath",
+		networkName(n), ordinal(decisive(n)+1), n),
+		Func().Id(networkName(n)).Params(List(ids(names)...).Add(index())).Add(index()).Block(body...)))
+}
+
+func ordinal(n int) string {
+	switch n {
+	case 1:
+		return "lowest"
+	case 2:
+		return "second lowest"
+	case 3:
+		return "third lowest"
+	case 4:
+		return "fourth lowest"
+	}
+	return fmt.Sprintf("%dth lowest", n)
+}

@@ -1,0 +1,499 @@
+package gen
+
+// Schema is all the generator knows. [Multiraft] is the one the engine is built
+// from; tests make others.
+type Schema struct {
+	// Module is the import path that the packages wire and group live under.
+	Module string
+	// Version of the protocol. It changes with anything that makes an old and a
+	// new store misunderstand each other, and must be the one that
+	// wire/version.go names.
+	Version int
+	// Fields are what a message may carry besides kind, group, from, to and
+	// term. Their order is the order in Message and on the wire.
+	Fields []Field
+	// Kinds of messages. The place in the list, counted from 1, is the number on
+	// the wire: new ones go to the end, none goes away.
+	Kinds []Kind
+	// Records are what is stored or sent inside something else.
+	Records []Record
+	// Roles a replica can be in, with what each does with a message.
+	Roles []Role
+	// EveryRole lists what is handled alike in all roles.
+	EveryRole []Handler
+	// MaxReplicas bounds the members of a group, and so the slots of the tables.
+	MaxReplicas int
+	// Progress is what a leader knows about each member.
+	Progress Progress
+	// Networks[i] sorts i+1 values. The commit index of up to len(Networks)
+	// voters is found with them.
+	Networks []Network
+}
+
+// Field is one thing a message may carry.
+type Field struct {
+	Name string
+	Form Form
+	// Type is the Go type of a word in package wire. Flags are bool and a tail
+	// is []byte.
+	Type string
+	Doc  string
+}
+
+// Form says how a field is encoded.
+type Form int
+
+const (
+	// Word is 8 bytes, little-endian.
+	Word Form = iota
+	// Flag is a bit of the head.
+	Flag
+	// Tail is the rest of the message.
+	Tail
+)
+
+// Kind is one kind of message.
+type Kind struct {
+	Name string
+	Doc  string
+	// Carries are the fields beyond group, from, to and term, in any order.
+	Carries []Use
+	Lane    Lane
+	// Columnar kinds travel as columns, gathered over all groups of a frame.
+	Columnar bool
+	// Term is what the receiver does when its term and the message's differ.
+	Term TermRule
+	// Durability is what must be on disk before the message leaves.
+	Durability Durability
+}
+
+// Use is a field as one kind of message uses it.
+type Use struct {
+	Field string
+	As    string // what it means there
+}
+
+// Lane is the connection a message travels on.
+type Lane int
+
+const (
+	// Urgent messages are small and keep leaders alive.
+	Urgent Lane = iota
+	// Bulk messages carry entries.
+	Bulk
+)
+
+// TermRule is what a receiver does with a term that is not its own. The zero
+// rule is that of messages without a term.
+type TermRule struct {
+	Higher HighTermRule
+	Lower  LowTermRule
+}
+
+// HighTermRule is what a receiver does with a higher term.
+type HighTermRule int
+
+const (
+	// NoHighTerm goes with messages without a term.
+	NoHighTerm HighTermRule = iota
+	// Adopt: become follower in that term, with no leader known.
+	Adopt
+	// AdoptLeader: become follower in that term; the sender leads it.
+	AdoptLeader
+	// KeepTerm: handle the message in the own term.
+	KeepTerm
+	// KeepUnlessRejected: adopt the term only of a message with Reject.
+	KeepUnlessRejected
+)
+
+// LowTermRule is what a receiver does with a lower term.
+type LowTermRule int
+
+const (
+	// NoLowTerm goes with messages without a term.
+	NoLowTerm LowTermRule = iota
+	// IgnoreOld: drop the message.
+	IgnoreOld
+	// AnswerOldLeader: drop it and tell the sender the newer term.
+	AnswerOldLeader
+	// RefuseOld: answer with a refusal in the newer term.
+	RefuseOld
+)
+
+// Durability is what must be on disk before a message leaves.
+type Durability int
+
+const (
+	// LeavesAtOnce promises nothing.
+	LeavesAtOnce Durability = iota
+	// WaitsForHardState promises a term or a vote.
+	WaitsForHardState
+	// WaitsForLog promises entries.
+	WaitsForLog
+)
+
+// Record is a struct with a codec of its own. Every field takes 8 bytes.
+type Record struct {
+	Name   string
+	Recv   string // receiver name
+	Doc    string
+	Fields []RecordField
+}
+
+// RecordField is a field of a record: a word, a bool, a set of bits or a list.
+// At most the last field is a list.
+type RecordField struct {
+	Name string
+	Doc  string
+	Type string // Go type of a word in package wire; "bool"; else empty
+	Bits *BitSet
+	List *Repeated
+}
+
+// BitSet declares a type whose values are sets of named bits.
+type BitSet struct {
+	Type string
+	Doc  string
+	Bits []Bit // the first is 1, the next 2, then 4
+}
+
+// Bit is one member of a BitSet.
+type Bit struct{ Name, Doc string }
+
+// Repeated is a counted list of records declared earlier.
+type Repeated struct {
+	Of string
+	// Max bounds the count a decoder accepts. Zero means MaxReplicas.
+	Max int
+}
+
+// Role is one state of the protocol and what it does with messages.
+type Role struct {
+	Name     string
+	Handlers []Handler
+}
+
+// Handler names the method of group.Group that handles kinds of messages. Kinds
+// without a handler are ignored.
+type Handler struct {
+	Method string
+	Kinds  []string
+}
+
+// Progress is the leader's table: columns with a value per slot, and sets with a
+// bit per slot.
+type Progress struct {
+	States  []State
+	Columns []Column
+	Sets    []Column
+}
+
+// State is one mode of sending.
+type State struct{ Name, Doc string }
+
+// Column is one fact about each member. Type is empty for sets.
+type Column struct{ Name, Type, Doc string }
+
+// Network is a sorting network: comparators that run one after the other.
+type Network []Comparator
+
+// Comparator puts the smaller of two values at A and the larger at B.
+type Comparator struct{ A, B int }
+
+var (
+	termless   = TermRule{}
+	ordinary   = TermRule{Higher: Adopt, Lower: IgnoreOld}
+	fromLeader = TermRule{Higher: AdoptLeader, Lower: AnswerOldLeader}
+)
+
+// Multiraft returns the schema of the engine.
+func Multiraft() *Schema {
+	return &Schema{
+		Module:  "multiraft",
+		Version: 1,
+		Fields: []Field{
+			{Name: "Reject", Form: Flag, Doc: "Reject marks the refusing answer."},
+			{Name: "LogTerm", Type: "Term", Doc: "LogTerm is the term of the entry at Index, or at Hint in a refusal."},
+			{Name: "Index", Type: "Index", Doc: "Index is a place in the log of the group."},
+			{Name: "Commit", Type: "Index", Doc: "Commit is the commit index as far as the receiver may use it."},
+			{Name: "Hint", Type: "Index", Doc: "Hint helps the receiver to go on."},
+			{Name: "Context", Type: "uint64", Doc: "Context comes back in the answer."},
+			{Name: "Entries", Form: Tail, Doc: "Entries are bytes borrowed by the message: sealed blocks, one behind the other."},
+		},
+		Kinds:     kinds(),
+		Records:   records(),
+		EveryRole: []Handler{{"handleVote", []string{"PreVote", "Vote"}}},
+		Roles: []Role{
+			{"Follower", []Handler{
+				{"followerAppend", []string{"Append"}},
+				{"followerHeartbeat", []string{"Heartbeat"}},
+				{"followerTimeoutNow", []string{"TimeoutNow"}},
+				{"followerReadIndexResponse", []string{"ReadIndexResponse"}},
+			}},
+			{"PreCandidate", []Handler{
+				{"candidateAppend", []string{"Append"}},
+				{"candidateHeartbeat", []string{"Heartbeat"}},
+				{"preCandidateResponse", []string{"PreVoteResponse"}},
+			}},
+			{"Candidate", []Handler{
+				{"candidateAppend", []string{"Append"}},
+				{"candidateHeartbeat", []string{"Heartbeat"}},
+				{"candidateResponse", []string{"VoteResponse"}},
+			}},
+			{"Leader", []Handler{
+				{"leaderAppendResponse", []string{"AppendResponse"}},
+				{"leaderHeartbeatResponse", []string{"HeartbeatResponse"}},
+				{"leaderReadIndex", []string{"ReadIndex"}},
+				{"secondLeader", []string{"Append", "Heartbeat"}},
+			}},
+		},
+		MaxReplicas: 16,
+		Progress:    progress(),
+		Networks:    networks(),
+	}
+}
+
+func kinds() []Kind {
+	return []Kind{
+		{
+			Name: "Append",
+			Doc:  "Append carries entries from the leader to a follower.",
+			Carries: []Use{
+				{"LogTerm", "term of the entry at Index"},
+				{"Index", "the entry in front of Entries"},
+				{"Commit", "the leader's commit index"},
+				{"Entries", "blocks, contiguous from Index+1; may be empty"},
+			},
+			Lane: Bulk,
+			Term: fromLeader,
+		},
+		{
+			Name: "AppendResponse",
+			Doc:  "AppendResponse tells the leader how far the follower's durable log matches.",
+			Carries: []Use{
+				{"Reject", "the entry at Index does not match"},
+				{"LogTerm", "when refused, term of the entry at Hint"},
+				{"Index", "the matching index, or the refused one"},
+				{"Hint", "when refused, the last index that may match"},
+			},
+			Term:       ordinary,
+			Durability: WaitsForLog,
+		},
+		{
+			Name: "Heartbeat",
+			Doc:  "Heartbeat keeps followers from campaigning and confirms that its sender leads.",
+			Carries: []Use{
+				{"Commit", "the leader's commit index, at most what the follower has matched"},
+				{"Context", "the read round to confirm"},
+			},
+			Columnar: true,
+			Term:     fromLeader,
+		},
+		{
+			Name:     "HeartbeatResponse",
+			Doc:      "HeartbeatResponse confirms a heartbeat.",
+			Carries:  []Use{{"Context", "the read round of the heartbeat"}},
+			Columnar: true,
+			Term:     ordinary,
+		},
+		{
+			Name: "PreVote",
+			Doc:  "PreVote asks whether a campaign in this term could win. Nobody adopts the term.",
+			Carries: []Use{
+				{"LogTerm", "term of the sender's last entry"},
+				{"Index", "the sender's last entry"},
+				{"Context", "1: the leader asked for this campaign"},
+			},
+			Term: TermRule{Higher: KeepTerm, Lower: RefuseOld},
+		},
+		{
+			Name:    "PreVoteResponse",
+			Doc:     "PreVoteResponse answers a PreVote, in the asked term when granted, in the sender's when refused.",
+			Carries: []Use{{"Reject", "no"}},
+			Term:    TermRule{Higher: KeepUnlessRejected, Lower: IgnoreOld},
+		},
+		{
+			Name: "Vote",
+			Doc:  "Vote asks for a vote. The sender's vote for itself is durable before it leaves.",
+			Carries: []Use{
+				{"LogTerm", "term of the sender's last entry"},
+				{"Index", "the sender's last entry"},
+				{"Context", "1: the leader asked for this campaign"},
+			},
+			Term:       ordinary,
+			Durability: WaitsForHardState,
+		},
+		{
+			Name:       "VoteResponse",
+			Doc:        "VoteResponse answers a Vote. The vote is durable before it leaves.",
+			Carries:    []Use{{"Reject", "no"}},
+			Term:       ordinary,
+			Durability: WaitsForHardState,
+		},
+		{
+			Name: "TimeoutNow",
+			Doc:  "TimeoutNow is the leader's order to campaign at once, the last step of a transfer.",
+			Term: ordinary,
+		},
+		{
+			Name:    "Transfer",
+			Doc:     "Transfer asks the leader to hand over to a member.",
+			Carries: []Use{{"Hint", "replica id of the member"}},
+		},
+		{
+			Name:    "ReadIndex",
+			Doc:     "ReadIndex asks the leader for an index that is safe to read at.",
+			Carries: []Use{{"Context", "names the request at its sender"}},
+		},
+		{
+			Name: "ReadIndexResponse",
+			Doc:  "ReadIndexResponse answers a ReadIndex.",
+			Carries: []Use{
+				{"Reject", "the sender does not lead, or lost leadership meanwhile"},
+				{"Index", "the index that must be applied before reading"},
+				{"Context", "of the request"},
+			},
+			Term: ordinary,
+		},
+		{
+			Name: "Propose",
+			Doc:  "Propose forwards commands to the leader.",
+			Carries: []Use{
+				{"Context", "names the request at its sender"},
+				{"Entries", "length-prefixed payloads, as in a block"},
+			},
+			Lane: Bulk,
+		},
+		{
+			Name: "ProposeResponse",
+			Doc:  "ProposeResponse answers a Propose.",
+			Carries: []Use{
+				{"Reject", "nothing was appended"},
+				{"Index", "of the first command"},
+				{"Context", "of the request"},
+			},
+			Term: ordinary,
+		},
+		{
+			Name: "Snapshot",
+			Doc:  "Snapshot announces the state that replaces a follower's log.",
+			Carries: []Use{
+				{"LogTerm", "term of the entry at Index"},
+				{"Index", "the last entry the state holds"},
+				{"Context", "names the snapshot at its sender"},
+				{"Entries", "metadata of the snapshot"},
+			},
+			Lane: Bulk,
+			Term: fromLeader,
+		},
+		{
+			Name: "SnapshotResponse",
+			Doc:  "SnapshotResponse tells the leader what became of a snapshot.",
+			Carries: []Use{
+				{"Reject", "it was not installed"},
+				{"Index", "the last entry the state holds"},
+				{"Context", "names the snapshot at the leader"},
+			},
+			Term: ordinary,
+		},
+		{
+			Name:    "Removed",
+			Doc:     "Removed tells a replica that it is no longer a member.",
+			Carries: []Use{{"Context", "index of the membership without it"}},
+		},
+		{
+			Name: "Quiesce",
+			Doc:  "Quiesce tells a follower that the leader stops ticking the group.",
+			Carries: []Use{
+				{"Index", "the leader's last entry"},
+				{"Commit", "the leader's commit index, equal to Index"},
+			},
+			Term: fromLeader,
+		},
+		{
+			Name: "Wake",
+			Doc:  "Wake ends the rest that Quiesce began.",
+		},
+	}
+}
+
+func records() []Record {
+	return []Record{
+		{
+			Name: "HardState",
+			Recv: "h",
+			Doc:  "HardState is what a replica must find again after a crash.",
+			Fields: []RecordField{
+				{Name: "Term", Type: "Term", Doc: "Term is the last term the replica has seen."},
+				{Name: "Vote", Type: "ReplicaID", Doc: "Vote is whom it voted for in Term; zero is nobody."},
+				{Name: "Commit", Type: "Index", Doc: "Commit is a lower bound of the commit index."},
+			},
+		},
+		{
+			Name: "Member",
+			Recv: "m",
+			Doc:  "Member is one replica of a group and the store that hosts it.",
+			Fields: []RecordField{
+				{Name: "Replica", Type: "ReplicaID", Doc: "Replica is its id in the group."},
+				{Name: "Store", Type: "StoreID", Doc: "Store hosts it."},
+				{Name: "Role", Doc: "Role is its part in elections and commits.", Bits: &BitSet{
+					Type: "MemberRole",
+					Doc:  "MemberRole is a set of bits: a member may be a voter of both halves of a joint configuration, or leave one half as a voter and stay as a learner.",
+					Bits: []Bit{
+						{"Voter", "Voter votes in the configuration that is coming, the only one outside joint consensus."},
+						{"Outgoing", "Outgoing votes in the configuration that is going."},
+						{"Learner", "Learner receives entries and does not vote."},
+					},
+				}},
+			},
+		},
+		{
+			Name: "Membership",
+			Recv: "m",
+			Doc:  "Membership is the configuration of a group.",
+			Fields: []RecordField{
+				{Name: "Index", Type: "Index", Doc: "Index is the entry that made it; zero is the one the group was started with."},
+				{Name: "AutoLeave", Type: "bool", Doc: "AutoLeave makes the leader propose to leave a joint configuration by itself."},
+				{Name: "Members", Doc: "Members are all replicas, each once.", List: &Repeated{Of: "Member"}},
+			},
+		},
+	}
+}
+
+func progress() Progress {
+	return Progress{
+		States: []State{
+			{"probe", "probe sends one message at a time until the follower's log is known to match."},
+			{"replicate", "replicate sends ahead of the answers."},
+			{"snapshot", "snapshot sends nothing until the state has arrived."},
+		},
+		Columns: []Column{
+			{"match", "wire.Index", "match is the last entry known to be durable there."},
+			{"next", "wire.Index", "next is the next entry to send; match < next."},
+			{"pendingSnapshot", "wire.Index", "pendingSnapshot is the last entry of the snapshot on its way."},
+			{"commitSent", "wire.Index", "commitSent is the commit index it was last told."},
+			{"lastSent", "uint64", "lastSent is the tick of the last append to it."},
+			{"readAck", "uint64", "readAck is the last read round it has confirmed."},
+			{"state", "progressState", "state is how entries are sent to it."},
+		},
+		Sets: []Column{
+			{"recentActive", "", "recentActive holds those heard from since the last check of the quorum."},
+			{"paused", "", "paused holds those that must answer before more is sent."},
+		},
+	}
+}
+
+// networks returns the sorting networks with the fewest comparators known,
+// which for these sizes is also proven (Knuth, The Art of Computer Programming,
+// volume 3, section 5.3.4).
+func networks() []Network {
+	return []Network{
+		{},
+		{{0, 1}},
+		{{0, 2}, {0, 1}, {1, 2}},
+		{{0, 2}, {1, 3}, {0, 1}, {2, 3}, {1, 2}},
+		{{0, 3}, {1, 4}, {0, 2}, {1, 3}, {0, 1}, {2, 4}, {1, 2}, {3, 4}, {2, 3}},
+		{{0, 5}, {1, 3}, {2, 4}, {1, 2}, {3, 4}, {0, 3}, {2, 5}, {0, 1}, {2, 3}, {4, 5}, {1, 2}, {3, 4}},
+		{{0, 6}, {2, 3}, {4, 5}, {0, 2}, {1, 4}, {3, 6}, {0, 1}, {2, 5}, {3, 4}, {1, 2}, {4, 6}, {2, 3}, {4, 5}, {1, 2}, {3, 4}, {5, 6}},
+	}
+}

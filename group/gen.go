@@ -1,0 +1,3 @@
+package group
+
+//go:generate go run multiraft/gen/cmd/mrgen -package group -out .

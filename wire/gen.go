@@ -1,0 +1,3 @@
+package wire
+
+//go:generate go run multiraft/gen/cmd/mrgen -package wire -out .
