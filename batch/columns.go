@@ -1,0 +1,164 @@
+package batch
+
+import (
+	"encoding/binary"
+
+	"multiraft/wire"
+)
+
+// Messages of a columnar kind are gathered field by field:
+//
+//	┌──────┬───────┬─────────┬─────┬─────────┬──────────┬─────┬──────────┐
+//	│ kind │ count │ bytes 1 │  …  │ bytes n │ column 1 │  …  │ column n │
+//	└──────┴───────┴─────────┴─────┴─────────┴──────────┴─────┴──────────┘
+//
+// kind is one byte: the kind of the messages with the highest bit set. count, at
+// least 1, and the size of each column are uvarints. The columns are, in this
+// order:
+//
+//	group    count uvarints: zigzag of the difference to the group before, first to 0
+//	from     runs: length and replica id, uvarints; neighbours differ
+//	to       as from
+//	term     count uvarints
+//	context  count uvarints
+//	commit   count uvarints; heartbeats only
+//
+// Groups run in any order: zigzag costs sorted ones one bit. All uvarints are as
+// short as can be.
+
+// columnsMark tells columns of a kind from a message of it.
+const columnsMark = 0x80
+
+// Relation to wire: no kind of message reaches into the mark.
+const _ = uint(columnsMark - 1 - wire.MessageKinds)
+
+// Order of the columns. A kind without commit index ends one column earlier.
+const (
+	groupColumn = iota
+	fromColumn
+	toColumn
+	termColumn
+	contextColumn
+	commitColumn
+	maxColumns
+)
+
+const (
+	// maxRowBytes is the most that one message adds to its columns: four numbers,
+	// and two runs of length and id.
+	maxRowBytes = (4 + 2*2) * binary.MaxVarintLen64
+	// maxColumnsHeadBytes is the most that stands in front of the columns.
+	maxColumnsHeadBytes = 1 + (1+maxColumns)*binary.MaxVarintLen64
+)
+
+// columnCount returns how many columns messages of a kind have, 0 for kinds that
+// do not travel in columns.
+func columnCount(kind wire.MessageKind) int {
+	switch kind {
+	case wire.Heartbeat:
+		return maxColumns
+	case wire.HeartbeatResponse:
+		return maxColumns - 1
+	}
+	return 0
+}
+
+// columns gathers messages of one kind. Its buffers stay for the next frame.
+type columns struct {
+	kind  wire.MessageKind
+	count int
+	group wire.GroupID // of the latest message
+	from  run
+	to    run
+	bytes [maxColumns][]byte
+}
+
+// run is a replica id that repeats, not yet written.
+type run struct {
+	id     wire.ReplicaID
+	length uint64
+}
+
+// add appends one message.
+//
+//mr:hotpath
+func (c *columns) add(m *wire.Message) {
+	c.count++
+	c.bytes[groupColumn] = appendUvarint(c.bytes[groupColumn], zigzag(uint64(m.Group-c.group)))
+	c.group = m.Group
+	if m.From != c.from.id || c.from.length == 0 {
+		c.bytes[fromColumn] = c.from.appendTo(c.bytes[fromColumn])
+		c.from = run{id: m.From}
+	}
+	c.from.length++
+	if m.To != c.to.id || c.to.length == 0 {
+		c.bytes[toColumn] = c.to.appendTo(c.bytes[toColumn])
+		c.to = run{id: m.To}
+	}
+	c.to.length++
+	c.bytes[termColumn] = appendUvarint(c.bytes[termColumn], uint64(m.Term))
+	c.bytes[contextColumn] = appendUvarint(c.bytes[contextColumn], m.Context)
+	if c.kind == wire.Heartbeat {
+		c.bytes[commitColumn] = appendUvarint(c.bytes[commitColumn], uint64(m.Commit))
+	}
+}
+
+// size bounds what appendTo appends.
+//
+//mr:hotpath
+func (c *columns) size() int {
+	if c.count == 0 {
+		return 0
+	}
+	n := maxColumnsHeadBytes + 2*2*binary.MaxVarintLen64 // the open runs
+	for i := range c.bytes {
+		n += len(c.bytes[i])
+	}
+	return n
+}
+
+// appendTo appends the section, if there is a message in it, and starts anew.
+//
+//mr:hotpath
+func (c *columns) appendTo(dst []byte) []byte {
+	if c.count == 0 {
+		return dst
+	}
+	c.bytes[fromColumn] = c.from.appendTo(c.bytes[fromColumn])
+	c.bytes[toColumn] = c.to.appendTo(c.bytes[toColumn])
+	n := columnCount(c.kind)
+	dst = append(dst, byte(c.kind)|columnsMark)
+	dst = binary.AppendUvarint(dst, uint64(c.count))
+	for i := range n {
+		dst = binary.AppendUvarint(dst, uint64(len(c.bytes[i])))
+	}
+	for i := range n {
+		dst = append(dst, c.bytes[i]...)
+		c.bytes[i] = c.bytes[i][:0]
+	}
+	c.count, c.group, c.from, c.to = 0, 0, run{}, run{}
+	return dst
+}
+
+func (r run) appendTo(dst []byte) []byte {
+	if r.length == 0 {
+		return dst
+	}
+	return binary.AppendUvarint(binary.AppendUvarint(dst, r.length), uint64(r.id))
+}
+
+// appendUvarint is binary.AppendUvarint with the case of one byte in line.
+//
+//mr:hotpath
+func appendUvarint(dst []byte, v uint64) []byte {
+	if v < 0x80 {
+		return append(dst, byte(v))
+	}
+	return binary.AppendUvarint(dst, v)
+}
+
+// zigzag makes small numbers of small differences of either sign, given modulo
+// 2^64; unzigzag takes it back.
+func zigzag(d uint64) uint64 { return d<<1 ^ uint64(int64(d)>>63) }
+
+func unzigzag(z uint64) uint64 { return z>>1 ^ -(z & 1) }
