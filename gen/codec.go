@@ -109,9 +109,8 @@ func appendTo(f *File, s *Schema) {
 		declareLE(),
 		arrayView(termOffset),
 		Id("b").Index(Lit(0)).Op("=").Byte().Call(Id("m").Dot("Kind")),
-		Id("b").Index(Lit(1)).Op("=").Lit(0),
 	}
-	body = append(body, setFlags(s)...)
+	body = append(body, putFlags(s)...)
 	body = append(body,
 		le("PutUint16").Call(from("b", 2), Lit(0)),
 		le("PutUint32").Call(from("b", 4), Uint32().Call(Id("size").Op("-").Id("headBytes"))),
@@ -130,14 +129,21 @@ func arrayView(n int) Code {
 	return Id("b").Op(":=").Parens(Op("*").Index(Lit(n)).Byte()).Call(Id("src"))
 }
 
-func setFlags(s *Schema) []Code {
-	var out []Code
-	for _, field := range withForm(s.Fields, Flag) {
+// putFlags sets the flags byte. A flag that is not of the kind is left out, as
+// other fields are.
+func putFlags(s *Schema) []Code {
+	fields := withForm(s.Fields, Flag)
+	if len(fields) == 0 {
+		return []Code{Id("b").Index(Lit(1)).Op("=").Lit(0)}
+	}
+	out := []Code{Id("flags").Op(":=").Uint8().Call(Lit(0))}
+	for _, field := range fields {
 		out = append(out, If(Id("m").Dot(field.Name)).Block(
-			Id("b").Index(Lit(1)).Op("|=").Id(flagName(field)),
+			Id("flags").Op("|=").Id(flagName(field)),
 		))
 	}
-	return out
+	return append(out, Id("b").Index(Lit(1)).Op("=").
+		Id("flags").Op("&").Id("shapes").Index(Id("m").Dot("Kind")).Dot("flags"))
 }
 
 // putWord is le.PutUint64(b[offset:], uint64(m.Field)).

@@ -2,6 +2,7 @@ package gen
 
 import (
 	"fmt"
+	"slices"
 
 	. "github.com/dave/jennifer/jen"
 )
@@ -98,11 +99,10 @@ func prune(network Network, want int) []step {
 			continue
 		}
 		steps = append(steps, step{c, needed[c.A], needed[c.B]})
+		// Both inputs decide, whichever output was asked for.
 		needed[c.A], needed[c.B] = true, true
 	}
-	for i, j := 0, len(steps)-1; i < j; i, j = i+1, j-1 {
-		steps[i], steps[j] = steps[j], steps[i]
-	}
+	slices.Reverse(steps)
 	return steps
 }
 
@@ -111,11 +111,16 @@ func selector(f *File, index func() *Statement, n int, network Network) {
 	for i := range names {
 		names[i] = string(rune('a' + i))
 	}
+	steps := prune(network, decisive(n))
 	var body []Code
-	for _, st := range prune(network, decisive(n)) {
+	for i, st := range steps {
 		a, b := Id(names[st.A]), Id(names[st.B])
 		low, high := Min(a, b), Max(a, b)
 		switch {
+		case i == len(steps)-1 && st.low:
+			body = append(body, Return(low))
+		case i == len(steps)-1:
+			body = append(body, Return(high))
 		case st.low && st.high:
 			body = append(body, List(a, b).Op("=").List(low, high))
 		case st.low:
@@ -123,20 +128,6 @@ func selector(f *File, index func() *Statement, n int, network Network) {
 		default:
 			body = append(body, b.Clone().Op("=").Add(high))
 		}
-	}
-	result := names[decisive(n)]
-	if last := len(body) - 1; last >= 0 {
-		// The last comparator gives the result: return it instead of storing it.
-		st := prune(network, decisive(n))
-		final := st[len(st)-1]
-		a, b := Id(names[final.A]), Id(names[final.B])
-		if final.low {
-			body[last] = Return(Min(a, b))
-		} else {
-			body[last] = Return(Max(a, b))
-		}
-	} else {
-		body = append(body, Return(Id(result)))
 	}
 	f.Add(doc(fmt.Sprintf("%s returns the %s of %d values, by a sorting network of which only what leads there is left.\n\n//mr:hotpath",
 		networkName(n), ordinal(decisive(n)+1), n),

@@ -93,10 +93,11 @@ func (m *Message) AppendTo(dst []byte) []byte {
 	le := binary.LittleEndian
 	b := (*[32]byte)(src)
 	b[0] = byte(m.Kind)
-	b[1] = 0
+	flags := uint8(0)
 	if m.Reject {
-		b[1] |= flagReject
+		flags |= flagReject
 	}
+	b[1] = flags & shapes[m.Kind].flags
 	le.PutUint16(b[2:], 0)
 	le.PutUint32(b[4:], uint32(size-headBytes))
 	le.PutUint64(b[8:], uint64(m.Group))
