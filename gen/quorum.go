@@ -42,7 +42,8 @@ Members that joined together have adjacent slots from 0, so the values are most 
 		Func().Id("commitIndex").Params(table(), Id("voters").Id("replicaSet")).Add(index()).Block(
 			Id("v").Op(":=").Id("match"),
 			If(Id("voters").Op("&").Parens(Id("voters").Op("+").Lit(1)).Op("!=").Lit(0)).Block(
-				Id("gathered").Op(":=").Id("gather").Call(Id("match"), Id("voters")),
+				Var().Id("gathered").Index(Id("MaxReplicas")).Add(index()),
+				Id("gather").Call(Op("&").Id("gathered"), Id("match"), Id("voters")),
 				Id("v").Op("=").Op("&").Id("gathered"),
 			),
 			Switch(Id("voters").Dot("count").Call()).Block(dispatch...),
@@ -54,15 +55,12 @@ Members that joined together have adjacent slots from 0, so the values are most 
 				Id("commitIndex").Call(Id("match"), Id("incoming")),
 				Id("commitIndex").Call(Id("match"), Id("outgoing")))),
 		)))
-	f.Add(doc("gather returns the values of the voters, in the first places.\n\n//mr:hotpath",
-		Func().Id("gather").Params(table(), Id("voters").Id("replicaSet")).
-			Params(Id("v").Index(Id("MaxReplicas")).Add(index())).Block(
-			Id("n").Op(":=").Lit(0),
-			For(Id("slot").Op(":=").Id("voters").Dot("first").Call(), Id("slot").Op("<").Id("MaxReplicas"), Id("slot").Op("=").Id("voters").Dot("next").Call(Id("slot"))).Block(
-				Id("v").Index(Id("n")).Op("=").Id("match").Index(Id("slot")),
-				Id("n").Op("++"),
+	f.Add(doc("gather copies the values of the voters to the first places of v.\n\n//mr:hotpath",
+		Func().Id("gather").Params(List(Id("v"), Id("match")).Op("*").Index(Id("MaxReplicas")).Add(index()), Id("voters").Id("replicaSet")).Block(
+			For(Id("i").Op(":=").Lit(0), Id("voters").Op("!=").Lit(0), Id("i").Op("++")).Block(
+				Id("v").Index(Id("i")).Op("=").Id("match").Index(Id("voters").Dot("first").Call()),
+				Id("voters").Op("&=").Id("voters").Op("-").Lit(1).Comment("without its lowest slot"),
 			),
-			Return(Id("v")),
 		)))
 	f.Add(doc("commitIndexOfMany sorts a copy of the first n values.\n\n//mr:hotpath",
 		Func().Id("commitIndexOfMany").Params(Id("v").Op("*").Index(Id("MaxReplicas")).Add(index()), Id("n").Int()).Add(index()).Block(

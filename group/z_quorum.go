@@ -4,8 +4,9 @@ package group
 
 import (
 	"math"
-	"multiraft/wire"
 	"slices"
+
+	"multiraft/wire"
 )
 
 // unbound is the commit index of no voters, the half of a joint configuration
@@ -21,7 +22,8 @@ const unbound = wire.Index(math.MaxUint64)
 func commitIndex(match *[MaxReplicas]wire.Index, voters replicaSet) wire.Index {
 	v := match
 	if voters&(voters+1) != 0 {
-		gathered := gather(match, voters)
+		var gathered [MaxReplicas]wire.Index
+		gather(&gathered, match, voters)
 		v = &gathered
 	}
 	switch voters.count() {
@@ -53,16 +55,14 @@ func jointCommitIndex(match *[MaxReplicas]wire.Index, incoming, outgoing replica
 	return min(commitIndex(match, incoming), commitIndex(match, outgoing))
 }
 
-// gather returns the values of the voters, in the first places.
+// gather copies the values of the voters to the first places of v.
 //
 //mr:hotpath
-func gather(match *[MaxReplicas]wire.Index, voters replicaSet) (v [MaxReplicas]wire.Index) {
-	n := 0
-	for slot := voters.first(); slot < MaxReplicas; slot = voters.next(slot) {
-		v[n] = match[slot]
-		n++
+func gather(v, match *[MaxReplicas]wire.Index, voters replicaSet) {
+	for i := 0; voters != 0; i++ {
+		v[i] = match[voters.first()]
+		voters &= voters - 1 // without its lowest slot
 	}
-	return v
 }
 
 // commitIndexOfMany sorts a copy of the first n values.
