@@ -1,0 +1,153 @@
+package group
+
+import "multiraft/wire"
+
+// advanceCommit commits what a quorum has. Entries of earlier terms are not
+// committed by counting them: they follow the first of this term (G5; thesis,
+// section 3.6.2).
+//
+//mr:hotpath
+func (g *Group) advanceCommit() {
+	ld := g.leading
+	index := jointCommitIndex(&ld.match, g.incoming, g.outgoing)
+	if index <= g.commit || index < ld.firstIndex {
+		return
+	}
+	from := max(g.commit+1, ld.firstIndex)
+	g.setCommit(index)
+	g.uncount(from)
+	g.informSoon()
+}
+
+// setCommit raises the commit index; it never falls (G5).
+//
+//mr:hotpath
+func (g *Group) setCommit(index wire.Index) {
+	g.commit = max(g.commit, index)
+}
+
+// uncount takes what was committed from index from on off the bytes that count
+// against MaxUncommittedBytes. Uncommitted blocks are in memory, and a block
+// counts until all of it is committed.
+//
+//mr:hotpath
+func (g *Group) uncount(from wire.Index) {
+	live := g.log.live()
+	for i := g.log.locate(from); i < len(live) && live[i].last <= g.commit; i++ {
+		if live[i].block.Kind() == wire.EntryCommand {
+			g.leading.uncommittedBytes -= len(live[i].block) - wire.BlockHeaderBytes
+		}
+	}
+}
+
+// handOut is how far entries were given to the state machine, and how many
+// bytes it has yet to apply. Bytes are counted in two portions, so that handing
+// out goes on while the first is being applied and no list of sizes is needed.
+type handOut struct {
+	last       wire.Index // the last entry handed out
+	firstEnd   wire.Index // the last entry of the first portion
+	firstBytes int
+	restBytes  int // behind the first portion
+}
+
+// add notes entries up to last.
+//
+//mr:hotpath
+func (h *handOut) add(last wire.Index, bytes int) {
+	if h.firstBytes == 0 {
+		h.firstEnd, h.firstBytes = last, bytes
+	} else {
+		h.restBytes += bytes
+	}
+	h.last = last
+}
+
+// applied notes that entries up to index are applied.
+//
+//mr:hotpath
+func (h *handOut) applied(index wire.Index) {
+	if index >= h.firstEnd {
+		h.firstEnd, h.firstBytes, h.restBytes = h.last, h.restBytes, 0
+	}
+	if index >= h.last {
+		h.firstBytes, h.restBytes = 0, 0
+	}
+}
+
+// storedBatch bounds the entries handed out at once that must be read from
+// storage; their bytes are not known, so they fill a whole hand-out.
+const storedBatch = 1 << 14
+
+// toHandOut says whether takeCommitted has anything to give.
+//
+//mr:hotpath
+func (g *Group) toHandOut() bool {
+	// G6. The commit index may be ahead of this replica's disk. What was applied
+	// and then lost with the log would be ahead of it after a restart.
+	return g.handed.last < min(g.commit, g.log.durable) &&
+		g.handed.firstBytes+g.handed.restBytes < g.tuning.MaxCommittedBytes
+}
+
+// takeCommitted hands out entries to apply.
+//
+//mr:hotpath
+func (g *Group) takeCommitted(rd *Ready) {
+	if !g.toHandOut() {
+		return
+	}
+	first, last := g.handed.last+1, min(g.commit, g.log.durable)
+	rd.CommittedFirst = first
+	if first <= g.log.base {
+		rd.CommittedLast = min(last, g.log.base, first+storedBatch-1)
+		g.handed.add(rd.CommittedLast, g.tuning.MaxCommittedBytes)
+		return
+	}
+	live, bytes := g.log.live(), 0
+	for i := g.log.locate(first); i < len(live) && live[i].first <= last; i++ {
+		size := len(live[i].block)
+		if bytes > 0 && bytes+size > g.tuning.MaxCommittedBytes {
+			break
+		}
+		rd.Committed = append(rd.Committed, g.log.materialize(&live[i], rd.Arena))
+		rd.CommittedLast = min(last, live[i].last)
+		bytes += size
+	}
+	g.handed.add(rd.CommittedLast, bytes)
+}
+
+// Applied notes that the state machine has applied entries up to index.
+//
+//mr:hotpath
+func (g *Group) Applied(index wire.Index) {
+	if g.fault != nil || index <= g.applied {
+		return
+	}
+	g.applied = min(index, g.handed.last) // G6
+	g.handed.applied(g.applied)
+}
+
+// release lets go of blocks in memory that are durable, committed, handed out,
+// and not needed for peers (G11). What a peer has been sent and has not answered
+// is kept up to MaxTailBytes, what it has not been sent is kept longer.
+//
+//mr:hotpath
+func (g *Group) release() {
+	if len(g.log.refs) == 0 {
+		return
+	}
+	needed := min(g.log.durable, g.commit)
+	handed := min(needed, g.handed.last)
+	sent, matched := handed, handed
+	if ld := g.leading; ld != nil {
+		for slot := g.others.first(); slot < MaxReplicas; slot = g.others.next(slot) {
+			// Peers in other states are behind anyway, and dead ones stay there.
+			if ld.state[slot] == replicate {
+				matched = min(matched, ld.match[slot])
+				sent = min(sent, ld.next[slot]-1)
+			}
+		}
+	}
+	g.log.release(matched, 0)
+	g.log.release(sent, g.tuning.MaxTailBytes)
+	g.log.release(needed, g.tuning.MaxTailBytes+g.tuning.MaxInflightBytes)
+}

@@ -1,0 +1,119 @@
+package group
+
+import (
+	"errors"
+	"fmt"
+
+	"multiraft/wire"
+)
+
+// Config of a group on one replica.
+type Config struct {
+	// Group is the group's id, the same on all replicas. Must not be zero.
+	Group wire.GroupID
+	// Replica is this replica; it must be one of Members.
+	Replica wire.ReplicaID
+	// Members are all replicas of the group, this one included. It is kept, and
+	// must not change; groups with equal members may share one.
+	Members *wire.Membership
+	// Tuning may be shared by groups. Nil means all defaults.
+	Tuning *Tuning
+	// Storage holds the durable log and hard state.
+	Storage Storage
+	// Rand is where election time-outs are drawn from.
+	Rand Rand
+	// Now is the current tick.
+	Now uint64
+	// Applied is the last entry the state machine holds already. Entries behind
+	// it are handed out again as far as they are known to be committed.
+	Applied wire.Index
+}
+
+// Rand is a source of random numbers. It need not be good, but replicas of one
+// group should not draw the same numbers.
+type Rand interface {
+	Uint64() uint64
+}
+
+// Storage is the durable log of the group. What was handed out in Ready.Blocks
+// and not acknowledged may or may not show in it already; the group only asks
+// for entries that it has no newer version of.
+type Storage interface {
+	// HardState returns the last one persisted, zero if none.
+	HardState() wire.HardState
+	// First returns the first entry that is not compacted, one if none was.
+	First() wire.Index
+	// Last returns the last durable entry, First-1 when there is none.
+	Last() wire.Index
+	// Term returns the term of an entry within [First-1, Last]; errors wrap
+	// wire.ErrCompacted below and wire.ErrUnavailable above.
+	Term(i wire.Index) (wire.Term, error)
+	// Blocks appends blocks that cover [lo, …) and end at hi, exclusive, at most;
+	// it stops before maxBytes are exceeded but returns at least one entry.
+	Blocks(lo, hi wire.Index, maxBytes int, dst []byte) ([]byte, error)
+}
+
+// Validate reports all faults of the configuration.
+func (c *Config) Validate() error {
+	var faults []error
+	fault := func(format string, args ...any) {
+		faults = append(faults, fmt.Errorf(format, args...))
+	}
+	if c.Group == 0 {
+		fault("Group: must not be zero")
+	}
+	if c.Replica == 0 {
+		fault("Replica: must not be zero")
+	}
+	if c.Storage == nil {
+		fault("Storage: must not be nil")
+	}
+	if c.Rand == nil {
+		fault("Rand: must not be nil")
+	}
+	if c.Tuning != nil {
+		if err := c.Tuning.Validate(); err != nil {
+			fault("Tuning: %w", err)
+		}
+	}
+	if c.Members == nil {
+		fault("Members: must not be nil")
+		return errors.Join(faults...)
+	}
+	c.validateMembers(fault)
+	return errors.Join(faults...)
+}
+
+func (c *Config) validateMembers(fault func(string, ...any)) {
+	members := c.Members.Members
+	if len(members) > MaxReplicas {
+		fault("Members: %d must be at most %d", len(members), MaxReplicas)
+		return
+	}
+	voters, self := 0, false
+	for i, m := range members {
+		self = self || m.Replica == c.Replica
+		if m.Role&wire.Voter != 0 {
+			voters++
+		}
+		switch {
+		case m.Replica == 0:
+			fault("Members[%d]: replica must not be zero", i)
+		case m.Role&(wire.Voter|wire.Outgoing|wire.Learner) == 0:
+			fault("Members[%d]: replica %d has no role", i, m.Replica)
+		case m.Role&wire.Voter != 0 && m.Role&wire.Learner != 0:
+			fault("Members[%d]: replica %d must not be voter and learner", i, m.Replica)
+		}
+		for _, other := range members[:i] {
+			if other.Replica == m.Replica && m.Replica != 0 {
+				fault("Members[%d]: replica %d must be there once", i, m.Replica)
+			}
+		}
+	}
+	if voters == 0 {
+		fault("Members: must hold a voter")
+	}
+	if !self && c.Replica != 0 {
+		fault("Members: must hold Replica (%d)", c.Replica)
+	}
+}

@@ -1,0 +1,238 @@
+package group
+
+import "multiraft/wire"
+
+// contextTransfer in a vote request marks a campaign that the leader ordered.
+const contextTransfer = 1
+
+// drawTimeout draws how long to wait for a leader. Different waits keep
+// replicas from campaigning together again and again (thesis, section 3.4).
+func (g *Group) drawTimeout() {
+	e := uint64(g.tuning.ElectionTicks)
+	g.timeout = uint32(e + g.rand.Uint64()%e)
+}
+
+// hearLeader starts the wait for the leader anew.
+//
+//mr:hotpath
+func (g *Group) hearLeader() { g.electionAt = g.now + uint64(g.timeout) }
+
+// leave ends what the replica was doing in its role.
+func (g *Group) leave() {
+	g.lead = 0
+	g.leading = nil
+	g.votes = tally{}
+	g.asksVotes, g.votedSelf, g.transfer = false, false, false
+	g.dropReads()
+	g.drawTimeout()
+	g.hearLeader()
+}
+
+// enterTerm moves to a higher term (G1). What was owed to the leader or a
+// candidate of the old one is void.
+func (g *Group) enterTerm(term wire.Term) {
+	g.term, g.vote = term, 0
+	g.hardChanged = true
+	g.owesVote, g.owesAck, g.owesReject, g.owesBeat = false, false, false, false
+	g.verified, g.beatContext = 0, 0
+}
+
+// becomeFollower follows lead, zero if unknown, in a term that is the current
+// one or higher.
+func (g *Group) becomeFollower(term wire.Term, lead wire.ReplicaID) {
+	if term > g.term {
+		g.enterTerm(term)
+	}
+	g.leave()
+	g.role, g.lead = Follower, lead
+}
+
+// Campaign starts an election at once. A group that never had a term goes
+// straight to the votes: there is no leader whom it could disturb.
+func (g *Group) Campaign() error {
+	switch {
+	case g.fault != nil:
+		return g.fault
+	case !g.isVoter():
+		return ErrNotVoter
+	case g.role == Leader:
+		return nil
+	case g.term == 0:
+		g.becomeCandidate(false)
+	default:
+		g.campaign(false)
+	}
+	return g.Err()
+}
+
+// campaign asks for pre-votes, or for votes where those are switched off or the
+// leader ordered the campaign.
+func (g *Group) campaign(transfer bool) {
+	if transfer || g.tuning.DisablePreVote {
+		g.becomeCandidate(transfer)
+		return
+	}
+	// Neither term nor vote change: a campaign that cannot win leaves no trace
+	// (thesis, section 9.6).
+	g.leave()
+	g.role = PreCandidate
+	g.asksVotes = true
+	g.votes.record(int(g.slot), true)
+	g.countPreVotes()
+}
+
+// becomeCandidate votes for itself in a new term. Neither this vote nor the
+// requests for others' count before it is durable (G2).
+func (g *Group) becomeCandidate(transfer bool) {
+	if g.term >= maxTerm-1 {
+		_ = g.fail("G1", 0, "no term is left behind %d", g.term) // kept in g.fault
+		return
+	}
+	g.enterTerm(g.term + 1)
+	g.leave()
+	g.role = Candidate
+	g.vote = g.self
+	g.transfer = transfer
+}
+
+// voteSelf counts the candidate's own vote, which is durable, and asks for the
+// others'.
+func (g *Group) voteSelf() {
+	g.votedSelf = true
+	g.asksVotes = true
+	g.votes.record(int(g.slot), true)
+	g.countVotes()
+}
+
+//mr:hotpath
+func (g *Group) mayAskVotes() bool {
+	return g.asksVotes && (g.role == PreCandidate || g.mayLeave(wire.Vote))
+}
+
+// takeVoteRequests asks all other voters, once per campaign: a lost request is
+// made good by the next campaign.
+func (g *Group) takeVoteRequests(rd *Ready) {
+	g.asksVotes = false
+	request := g.message(wire.Vote, 0)
+	if g.role == PreCandidate {
+		request.Kind = wire.PreVote
+		request.Term++
+	}
+	request.Index, request.LogTerm = g.log.last(), g.log.lastTerm()
+	if g.transfer {
+		request.Context = contextTransfer
+	}
+	voters := (g.incoming | g.outgoing) & g.others
+	for slot := voters.first(); slot < MaxReplicas; slot = voters.next(slot) {
+		request.To = g.replica(slot)
+		rd.Messages = append(rd.Messages, request)
+	}
+}
+
+// handleVote answers a Vote or PreVote in any role. Whether this replica is a
+// voter does not matter: a candidate asks whom it takes for one, and may know
+// of a newer membership.
+func (g *Group) handleVote(m *wire.Message) error {
+	// A pre-vote for a higher term does not depend on the vote of this one.
+	free := m.Kind == wire.PreVote && m.Term > g.term ||
+		g.vote == m.From || g.vote == 0 && g.lead == 0
+	if !free || !g.upToDate(m.Index, m.LogTerm) {
+		refusal := g.message(wire.VoteResponse, m.From)
+		if m.Kind == wire.PreVote {
+			refusal.Kind = wire.PreVoteResponse
+		}
+		refusal.Reject = true
+		g.send(refusal)
+		return nil
+	}
+	if m.Kind == wire.PreVote {
+		grant := g.message(wire.PreVoteResponse, m.From)
+		grant.Term = m.Term
+		g.send(grant)
+		return nil
+	}
+	if g.vote != m.From {
+		g.vote = m.From
+		g.hardChanged = true
+	}
+	g.owesVote = true
+	g.hearLeader() // it gets its chance before this replica campaigns itself
+	return nil
+}
+
+// upToDate says whether a log that ends at the given entry holds all committed
+// entries as far as this replica can tell (thesis, section 3.6.1).
+func (g *Group) upToDate(index wire.Index, term wire.Term) bool {
+	lastTerm := g.log.lastTerm()
+	return term > lastTerm || term == lastTerm && index >= g.log.last()
+}
+
+// preCandidateResponse counts a pre-vote. A grant bears the term that was asked
+// for; one from an earlier campaign bears a lower one. Logs only grow within a
+// term, so whoever granted the same term before would do so again.
+func (g *Group) preCandidateResponse(m *wire.Message) error {
+	slot, ok := g.slotOf(m.From)
+	if !ok || !m.Reject && m.Term != g.term+1 {
+		return nil
+	}
+	g.votes.record(slot, !m.Reject)
+	g.countPreVotes()
+	return nil
+}
+
+func (g *Group) countPreVotes() {
+	switch g.votes.result(g.incoming, g.outgoing) {
+	case voteWon:
+		g.becomeCandidate(false)
+	case voteLost:
+		g.becomeFollower(g.term, 0)
+	case votePending:
+	}
+}
+
+// candidateResponse counts a vote.
+func (g *Group) candidateResponse(m *wire.Message) error {
+	slot, ok := g.slotOf(m.From)
+	if !ok {
+		return nil
+	}
+	g.votes.record(slot, !m.Reject)
+	g.countVotes()
+	return nil
+}
+
+func (g *Group) countVotes() {
+	switch g.votes.result(g.incoming, g.outgoing) {
+	case voteWon:
+		g.becomeLeader()
+	case voteLost:
+		g.becomeFollower(g.term, 0)
+	case votePending:
+	}
+}
+
+// candidateAppend follows the leader that won instead.
+func (g *Group) candidateAppend(m *wire.Message) error {
+	g.becomeFollower(g.term, m.From)
+	return g.followerAppend(m)
+}
+
+// candidateHeartbeat follows the leader that won instead.
+func (g *Group) candidateHeartbeat(m *wire.Message) error {
+	g.becomeFollower(g.term, m.From)
+	return g.followerHeartbeat(m)
+}
+
+// followerTimeoutNow campaigns because the leader hands over.
+func (g *Group) followerTimeoutNow(m *wire.Message) error {
+	if g.isVoter() && m.From == g.lead {
+		g.campaign(true)
+	}
+	return g.Err()
+}
+
+// secondLeader is two leaders in one term (G10): one of them, or a voter, has
+// forgotten what it promised.
+func (g *Group) secondLeader(m *wire.Message) error {
+	return g.fail("G10", m.Index, "replica %d leads too", m.From)
+}

@@ -1,0 +1,66 @@
+package group
+
+import (
+	"errors"
+	"fmt"
+
+	"multiraft/wire"
+)
+
+var (
+	// ErrNotLeader is returned by Propose on a replica that does not lead. The
+	// caller asks Leader who does.
+	ErrNotLeader = errors.New("replica is not the leader")
+	// ErrNoLeader is returned by ReadIndex when no leader is known. The caller
+	// tries again after an election.
+	ErrNoLeader = errors.New("no leader is known")
+	// ErrBusy is returned by Propose when too many bytes are uncommitted, and by
+	// ReadIndex when too many reads wait. The caller tries again later.
+	ErrBusy = errors.New("group is busy")
+	// ErrNotVoter is returned by Campaign on a replica that has no vote.
+	ErrNotVoter = errors.New("replica is not a voter")
+	// ErrBadProposal is returned by Propose for a block whose payloads are not as
+	// many as the caller says, or too large. Nothing was appended.
+	ErrBadProposal = errors.New("malformed proposal")
+	// ErrMembershipChange is the reason of the fault of a replica that is sent a
+	// membership change: this version has static membership.
+	ErrMembershipChange = errors.New("membership changes are not supported by this version")
+)
+
+// FaultError says why a group stopped. It is final: the group does nothing
+// until it is made anew.
+type FaultError struct {
+	Group   wire.GroupID
+	Replica wire.ReplicaID
+	Term    wire.Term
+	Index   wire.Index // the entry it is about, zero if none
+	Rule    string     // the invariant of this package that does not hold, "G7"
+	Err     error
+}
+
+// Error names the place, the rule and the reason.
+func (e *FaultError) Error() string {
+	return fmt.Sprintf("group %d: replica %d: term %d: index %d: %s: %v",
+		e.Group, e.Replica, e.Term, e.Index, e.Rule, e.Err)
+}
+
+// Unwrap returns the reason.
+func (e *FaultError) Unwrap() error { return e.Err }
+
+// fail stops the group, unless it has stopped already, and returns the fault.
+func (g *Group) fail(rule string, index wire.Index, format string, args ...any) error {
+	if g.fault == nil {
+		g.fault = &FaultError{
+			Group: g.id, Replica: g.self, Term: g.term, Index: index,
+			Rule: rule, Err: fmt.Errorf(format, args...),
+		}
+		g.shed()
+	}
+	return g.fault
+}
+
+// badMessage refuses a message that no correct replica sends. The group goes on.
+func badMessage(m *wire.Message, format string, args ...any) error {
+	return fmt.Errorf("%w: %s from replica %d to %d in group %d: %w",
+		wire.ErrBadMessage, m.Kind, m.From, m.To, m.Group, fmt.Errorf(format, args...))
+}

@@ -1,0 +1,257 @@
+package group
+
+import "multiraft/wire"
+
+// Ready is what a group wants done, taken by [Group.Ready] into buffers of the
+// caller, who uses one Ready for many groups. The slices are overwritten by the
+// next call; the blocks they refer to stay valid for ever.
+type Ready struct {
+	// Messages may leave at once, in this order. Those that promise something
+	// not durable yet are not among them: they come in a Ready after Persisted.
+	Messages []wire.Message
+	// HardState is what to persist with Blocks. SyncHardState says that term or
+	// vote changed, so that it must be; otherwise only the commit index may have
+	// moved, which a restart learns again.
+	HardState     wire.HardState
+	SyncHardState bool
+	// Blocks are to be persisted, in order. A block whose first entry is not
+	// behind the last stored one replaces what is stored from there on.
+	Blocks []wire.Block
+	// Seq is not zero when there is something to persist. The caller answers
+	// with Persisted, in the order of Seq.
+	Seq uint64
+	// CommittedFirst and CommittedLast are the entries to apply; there are none
+	// when the last is in front of the first. An entry is handed out once.
+	CommittedFirst, CommittedLast wire.Index
+	// Committed are these entries when all are in memory. The first and the last
+	// block may reach beyond them. Empty means: read them from storage, where
+	// they are durable.
+	Committed []wire.Block
+	// Reads are answers to ReadIndex.
+	Reads []ReadState
+	// Arena is the caller's; blocks that must be cut or joined are made in it.
+	Arena *wire.Arena
+}
+
+// ReadState answers a ReadIndex: once the state machine has applied Index,
+// reading it is linearizable. Dropped means there is no answer, because
+// leadership changed or the leader did not answer in time.
+type ReadState struct {
+	Context uint64
+	Index   wire.Index
+	Dropped bool
+}
+
+// Ack says that the Ready with this Seq, and all before it, are durable. Term
+// and Index are those of the last entry of its last block, zero if it had none.
+type Ack struct {
+	Seq   uint64
+	Term  wire.Term
+	Index wire.Index
+}
+
+// Ack returns what to pass to Persisted once rd is durable.
+//
+//mr:hotpath
+func (rd *Ready) Ack() Ack {
+	a := Ack{Seq: rd.Seq}
+	if n := len(rd.Blocks); n > 0 {
+		last := rd.Blocks[n-1]
+		a.Term, a.Index = last.Term(), last.Last()
+	}
+	return a
+}
+
+//mr:hotpath
+func (rd *Ready) reset() {
+	rd.Messages = rd.Messages[:0]
+	rd.HardState, rd.SyncHardState = wire.HardState{}, false
+	rd.Blocks = rd.Blocks[:0]
+	rd.Seq = 0
+	rd.CommittedFirst, rd.CommittedLast = 1, 0
+	rd.Committed = rd.Committed[:0]
+	rd.Reads = rd.Reads[:0]
+	if rd.Arena == nil {
+		rd.Arena = new(wire.Arena) //mr:alloc once per Ready of a caller that brings no arena
+	}
+}
+
+//mr:hotpath
+func (rd *Ready) empty() bool {
+	return len(rd.Messages) == 0 && rd.Seq == 0 && rd.CommittedLast < rd.CommittedFirst && len(rd.Reads) == 0
+}
+
+// HasReady says whether Ready would return true.
+//
+//mr:hotpath
+func (g *Group) HasReady() bool {
+	return g.fault == nil &&
+		(g.hardChanged || g.log.handed < g.log.last() ||
+			len(g.out) > 0 || g.mayAnswer() || g.mayAskVotes() ||
+			g.toHandOut() || g.readsReady() ||
+			g.leading != nil && g.hasAppends())
+}
+
+// Ready takes everything that is pending into rd and says whether that is
+// anything. What it hands out counts as on its way.
+//
+//mr:hotpath
+func (g *Group) Ready(rd *Ready) bool {
+	rd.reset()
+	if g.fault != nil {
+		return false
+	}
+	g.takeUnstable(rd)
+	g.takeReads(rd)
+	if g.leading != nil {
+		g.takeAppends(rd)
+	}
+	g.takeAnswers(rd)
+	g.takeCommitted(rd)
+	if g.fault != nil {
+		// Storage failed while an append was formed: nothing of a faulted group
+		// leaves, and what was to be persisted promises nothing to anybody.
+		rd.reset()
+		return false
+	}
+	g.release()
+	return !rd.empty()
+}
+
+// takeUnstable hands out the hard state and the blocks that are to be persisted.
+//
+//mr:hotpath
+func (g *Group) takeUnstable(rd *Ready) {
+	if !g.hardChanged && g.log.handed == g.log.last() {
+		return
+	}
+	g.seq++
+	rd.Seq = g.seq
+	// The commit index persisted is that of durable entries, so that no crash
+	// leaves a hard state that is ahead of its log (G12).
+	rd.HardState = wire.HardState{Term: g.term, Vote: g.vote, Commit: min(g.commit, g.log.durable)}
+	if g.hardChanged {
+		rd.SyncHardState = true
+		g.hardChanged, g.hardSeq = false, g.seq
+	}
+	if g.log.handed == g.log.last() {
+		return
+	}
+	live := g.log.live()
+	for i := g.log.locate(g.log.handed + 1); i < len(live); i++ {
+		rd.Blocks = append(rd.Blocks, g.log.materialize(&live[i], rd.Arena))
+	}
+	g.log.handed = g.log.last()
+}
+
+// Persisted takes the acknowledgement that a Ready is durable. Acknowledgements
+// come in the order of Seq; leaving some out is allowed, since each stands for
+// all before it.
+//
+//mr:hotpath
+func (g *Group) Persisted(a Ack) {
+	if g.fault != nil || a.Seq <= g.persisted || a.Seq > g.seq {
+		return
+	}
+	g.persisted = a.Seq
+	durable := g.log.durable
+	if a.Index > 0 && g.log.persisted(a.Seq, a.Index, a.Term) {
+		// G3: what was verified against the leader's log can be answered now.
+		g.owesAck = g.owesAck || g.verified > durable
+		if g.leading != nil {
+			// G4
+			g.leading.match[g.slot] = g.log.durable
+			g.advanceCommit()
+		}
+	}
+	if g.role == Candidate && !g.votedSelf && g.hardDurable() {
+		g.voteSelf()
+	}
+}
+
+// hardDurable says that the current term and vote are durable.
+//
+//mr:hotpath
+func (g *Group) hardDurable() bool {
+	return !g.hardChanged && g.persisted >= g.hardSeq
+}
+
+// mayLeave says whether a message of kind k may be sent now, as far as the hard
+// state goes. Which entries an append response covers is up to its sender.
+//
+//mr:hotpath
+func (g *Group) mayLeave(k wire.MessageKind) bool {
+	return durabilityOf(k) == leavesAtOnce || g.hardDurable()
+}
+
+// message returns a message to a member in the current term.
+//
+//mr:hotpath
+func (g *Group) message(k wire.MessageKind, to wire.ReplicaID) wire.Message {
+	return wire.Message{Kind: k, Group: g.id, From: g.self, To: to, Term: g.term}
+}
+
+// maxOut bounds answers to others than the leader that wait for the next Ready
+// (G11). They are few: refusals, pre-votes, read indexes. One that is dropped
+// is as good as lost on the way.
+const maxOut = 4096
+
+// send puts a message that promises nothing into the next Ready.
+func (g *Group) send(m wire.Message) {
+	if len(g.out) < maxOut {
+		g.out = append(g.out, m)
+	}
+}
+
+// mayAnswer says whether an owed answer may leave.
+//
+//mr:hotpath
+func (g *Group) mayAnswer() bool {
+	if g.owesVote && g.mayLeave(wire.VoteResponse) {
+		return true
+	}
+	if g.role != Follower || g.lead == 0 {
+		return false
+	}
+	return g.owesBeat || (g.owesAck || g.owesReject) && g.mayLeave(wire.AppendResponse)
+}
+
+// takeAnswers sends what is owed and may leave.
+//
+//mr:hotpath
+func (g *Group) takeAnswers(rd *Ready) {
+	if g.role == Follower && g.lead != 0 {
+		if g.owesBeat {
+			m := g.message(wire.HeartbeatResponse, g.lead)
+			m.Context = g.beatContext
+			rd.Messages = append(rd.Messages, m)
+			g.owesBeat = false
+		}
+		if g.owesAck && g.mayLeave(wire.AppendResponse) {
+			// G3: all that is durable and verified, however many appends it took.
+			m := g.message(wire.AppendResponse, g.lead)
+			m.Index = min(g.verified, g.log.durable)
+			rd.Messages = append(rd.Messages, m)
+			g.owesAck = false
+		}
+		if g.owesReject && g.mayLeave(wire.AppendResponse) {
+			m := g.message(wire.AppendResponse, g.lead)
+			m.Reject, m.Index, m.Hint, m.LogTerm = true, g.refused, g.refusedHint, g.refusedTerm
+			rd.Messages = append(rd.Messages, m)
+			g.owesReject = false
+		}
+	}
+	if g.owesVote && g.mayLeave(wire.VoteResponse) {
+		// G2
+		rd.Messages = append(rd.Messages, g.message(wire.VoteResponse, g.vote))
+		g.owesVote = false
+	}
+	if g.mayAskVotes() {
+		g.takeVoteRequests(rd)
+	}
+	if len(g.out) > 0 {
+		rd.Messages = append(rd.Messages, g.out...)
+		clear(g.out)
+		g.out = g.out[:0]
+	}
+}

@@ -1,0 +1,466 @@
+package group
+
+import (
+	"errors"
+
+	"multiraft/wire"
+)
+
+// becomeLeader begins to lead the term it was elected in, with an empty entry:
+// once that is committed so is all in front of it (thesis, sections 3.6.2, 6.4).
+func (g *Group) becomeLeader() {
+	ld := newLeading(len(g.members.Members), g.log.last())
+	g.leave()
+	g.role, g.lead, g.leading = Leader, g.self, ld
+
+	self := int(g.slot)
+	ld.state[self] = replicate
+	ld.match[self] = g.log.durable
+	ld.heartbeatAt = g.now + uint64(g.tuning.HeartbeatTicks)
+	ld.quorumAt = g.now + uint64(g.tuning.ElectionTicks)
+	ld.firstIndex = g.log.last() + 1
+
+	empty := wire.AppendPayload(wire.NewBlock(nil), nil)
+	empty.Seal(g.id, ld.firstIndex, g.term, wire.EntryEmpty, 1)
+	g.log.append(ld.firstIndex, empty)
+	g.quiet = 0
+}
+
+// tickLeader does what a leader does by itself.
+//
+//mr:hotpath
+func (g *Group) tickLeader() {
+	ld := g.leading
+	if g.now >= ld.quorumAt && !g.checkQuorum() {
+		return
+	}
+	if g.now >= ld.heartbeatAt {
+		ld.heartbeatAt = g.now + uint64(g.tuning.HeartbeatTicks)
+		g.rest()
+		for slot := g.others.first(); slot < MaxReplicas; slot = g.others.next(slot) {
+			// An append is as good as a heartbeat, except that it is answered only
+			// once it is durable: who has not been heard from is asked.
+			if g.sentLately(slot) && ld.recentActive.has(slot) {
+				continue
+			}
+			ld.beats = ld.beats.with(slot)
+		}
+	}
+	if g.now >= ld.commitAt {
+		ld.commitAt = never
+		ld.beats |= g.uninformed()
+	}
+}
+
+// sentLately says whether an append went to a peer within a heartbeat interval.
+//
+//mr:hotpath
+func (g *Group) sentLately(slot int) bool {
+	return g.now < g.leading.lastSent[slot]+uint64(g.tuning.HeartbeatTicks)
+}
+
+// checkQuorum makes a leader step down that has not heard from a quorum since
+// the last check, and says whether it still leads (thesis, section 6.2). A
+// check that comes a whole period late proves nothing: this replica stood still,
+// and has not asked.
+func (g *Group) checkQuorum() bool {
+	ld, period := g.leading, uint64(g.tuning.ElectionTicks)
+	late := g.now-ld.quorumAt >= period
+	ld.quorumAt = g.now + period
+	if g.tuning.DisableCheckQuorum || late {
+		return true
+	}
+	active := tally{granted: ld.recentActive.with(int(g.slot))}
+	if active.result(g.incoming, g.outgoing) != voteWon {
+		g.becomeFollower(g.term, 0)
+		return false
+	}
+	ld.recentActive = 0
+	return true
+}
+
+// uninformed returns the active peers that could know more of the commit index
+// than they were told.
+//
+//mr:hotpath
+func (g *Group) uninformed() (peers replicaSet) {
+	ld := g.leading
+	active := g.others & ld.recentActive
+	for slot := active.first(); slot < MaxReplicas; slot = active.next(slot) {
+		if ld.commitSent[slot] < min(ld.match[slot], g.commit) {
+			peers = peers.with(slot)
+		}
+	}
+	return peers
+}
+
+// informSoon has uninformed peers told by the next tick, unless an append does
+// it before: one tick gathers the commits of many entries, of many groups.
+//
+//mr:hotpath
+func (g *Group) informSoon() {
+	if g.leading.commitAt == never && g.uninformed() != 0 {
+		g.leading.commitAt = g.now + 1
+	}
+}
+
+// hasAppends says whether takeAppends has anything to send.
+//
+//mr:hotpath
+func (g *Group) hasAppends() bool {
+	ld, last := g.leading, g.log.last()
+	if ld.beats|ld.nudges != 0 {
+		return true
+	}
+	for slot := g.others.first(); slot < MaxReplicas; slot = g.others.next(slot) {
+		if ld.sendable(slot, last, g.tuning) {
+			return true
+		}
+	}
+	return false
+}
+
+// run is the last run of entries formed for an append. Peers that are equally
+// far share it.
+type run struct {
+	lo, hi  wire.Index
+	entries []byte
+}
+
+// takeAppends forms the appends and heartbeats of this Ready.
+//
+//mr:hotpath
+func (g *Group) takeAppends(rd *Ready) {
+	ld := g.leading
+	var shared run
+	for slot := g.others.first(); slot < MaxReplicas; slot = g.others.next(slot) {
+		for ld.sendable(slot, g.log.last(), g.tuning) {
+			if !g.takeAppend(rd, slot, &shared) {
+				break
+			}
+		}
+		if ld.nudges.has(slot) && ld.state[slot] == replicate {
+			g.takeNudge(rd, slot)
+		}
+		if ld.beats.has(slot) {
+			g.takeHeartbeat(rd, slot)
+		}
+	}
+	ld.nudges, ld.beats = 0, 0
+	g.informSoon()
+}
+
+// takeAppend forms one append to a peer, and returns false when there is
+// nothing to be had for it.
+//
+//mr:hotpath
+func (g *Group) takeAppend(rd *Ready, slot int, shared *run) bool {
+	ld := g.leading
+	lo := ld.next[slot]
+	prevTerm, err := g.log.term(lo - 1)
+	if err == nil && lo != shared.lo {
+		shared.lo, shared.hi, shared.entries = lo, lo, nil
+		if lo <= g.log.last() {
+			shared.entries, shared.hi, err = g.log.entries(lo, g.tuning.MaxMessageBytes, rd.Arena)
+		}
+	}
+	if err != nil {
+		shared.lo = 0
+		g.cannotSend(slot, lo, err)
+		return false
+	}
+	m := g.message(wire.Append, g.replica(slot))
+	m.Index, m.LogTerm = lo-1, prevTerm
+	m.Commit = g.commit
+	m.Entries = shared.entries
+	rd.Messages = append(rd.Messages, m)
+	ld.sent(slot, shared.hi, len(shared.entries))
+	ld.lastSent[slot] = g.now
+	ld.commitSent[slot] = max(ld.commitSent[slot], min(g.commit, shared.hi-1))
+	return true
+}
+
+// cannotSend deals with entries that cannot be read: a peer whose entries are
+// compacted waits for a snapshot, anything else stops the group.
+func (g *Group) cannotSend(slot int, lo wire.Index, err error) {
+	if errors.Is(err, wire.ErrCompacted) {
+		g.leading.becomeSnapshot(slot, g.log.storage.First()-1)
+		return
+	}
+	_ = g.fail("G13", lo, "entries for replica %d: %w", g.replica(slot), err) // kept in g.fault
+}
+
+// takeNudge asks a peer that has answered none of the last appends, for a
+// heartbeat interval, whether it has them: with an empty append behind the last
+// one. If it has, it answers how far it is durable; if one was lost, it refuses
+// and is probed. Sending the entries again at once would cost up to a whole
+// window for a peer whose disk is merely slow.
+//
+//mr:hotpath
+func (g *Group) takeNudge(rd *Ready, slot int) {
+	ld := g.leading
+	prev := ld.next[slot] - 1
+	prevTerm, err := g.log.term(prev)
+	if err != nil {
+		g.cannotSend(slot, prev, err)
+		return
+	}
+	m := g.message(wire.Append, g.replica(slot))
+	m.Index, m.LogTerm, m.Commit = prev, prevTerm, g.commit
+	rd.Messages = append(rd.Messages, m)
+	ld.lastSent[slot] = g.now
+}
+
+// takeHeartbeat forms a heartbeat. The commit index in it is one the peer is
+// known to have the entries of, equal to the leader's.
+//
+//mr:hotpath
+func (g *Group) takeHeartbeat(rd *Ready, slot int) {
+	ld := g.leading
+	m := g.message(wire.Heartbeat, g.replica(slot))
+	m.Commit = min(ld.match[slot], g.commit)
+	m.Context = ld.readRound
+	rd.Messages = append(rd.Messages, m)
+	ld.commitSent[slot] = max(ld.commitSent[slot], m.Commit)
+}
+
+// leaderAppendResponse learns how far a peer is.
+//
+//mr:hotpath
+func (g *Group) leaderAppendResponse(m *wire.Message) error {
+	slot, ok := g.slotOf(m.From)
+	if !ok {
+		return nil
+	}
+	ld := g.leading
+	if m.Index > g.log.last() {
+		return badMessage(m, "entry %d is behind the last one", m.Index)
+	}
+	ld.recentActive = ld.recentActive.with(slot)
+	if m.Reject {
+		hint := min(m.Hint, g.log.last())
+		if m.LogTerm > 0 {
+			// Entries behind the hint have terms above LogTerm there; here, those
+			// of terms above it cannot match either. Both sides so skip whole
+			// terms, and the probing takes a round per term, not per entry.
+			hint, _ = g.log.conflictHint(hint, m.LogTerm)
+		}
+		ld.refused(slot, m.Index, hint)
+		return nil
+	}
+	ld.accepted(slot, m.Index)
+	g.advanceCommit()
+	g.informSoon()
+	g.release()
+	return nil
+}
+
+// leaderHeartbeatResponse learns that a peer is alive and still follows.
+//
+//mr:hotpath
+func (g *Group) leaderHeartbeatResponse(m *wire.Message) error {
+	slot, ok := g.slotOf(m.From)
+	if !ok {
+		return nil
+	}
+	ld := g.leading
+	if m.Context > ld.readRound {
+		return badMessage(m, "round %d has not begun", m.Context)
+	}
+	ld.recentActive = ld.recentActive.with(slot)
+	ld.paused = ld.paused.without(slot)
+	if ld.state[slot] == replicate && ld.match[slot]+1 < ld.next[slot] && !g.sentLately(slot) {
+		ld.nudges = ld.nudges.with(slot)
+	}
+	if m.Context > ld.readAck[slot] {
+		ld.readAck[slot] = m.Context
+		g.confirmReads()
+	}
+	return nil
+}
+
+// followerAppend takes entries from the leader.
+//
+//mr:hotpath
+func (g *Group) followerAppend(m *wire.Message) error {
+	if err := g.follow(m); err != nil {
+		return err
+	}
+	if err := g.checkEntries(m); err != nil {
+		return err
+	}
+	last := g.log.last()
+	if m.Index > last {
+		g.refuse(m, last)
+		return nil
+	}
+	have, err := g.log.term(m.Index)
+	switch {
+	case errors.Is(err, wire.ErrCompacted):
+		// What is compacted is committed and so equal to the leader's.
+	case err != nil:
+		return g.fail("G13", m.Index, "term of the entry before an append: %w", err)
+	case have != m.LogTerm && m.Index <= g.commit:
+		return g.fail("G7", m.Index, "committed in term %d, the leader has term %d", have, m.LogTerm)
+	case have != m.LogTerm:
+		g.refuse(m, m.Index)
+		return nil
+	}
+	end, err := g.takeEntries(m)
+	if err != nil {
+		return err
+	}
+	g.verified = max(g.verified, end)
+	g.owesAck = g.owesAck || end <= g.log.durable // else Persisted makes it owed
+	g.owesReject = false
+	g.setCommit(min(m.Commit, end))
+	return nil
+}
+
+// follow notes that the leader is alive.
+//
+//mr:hotpath
+func (g *Group) follow(m *wire.Message) error {
+	if g.lead == 0 {
+		g.lead = m.From
+	}
+	if g.lead != m.From {
+		return g.fail("G10", m.Index, "replicas %d and %d lead", g.lead, m.From)
+	}
+	g.hearLeader()
+	return nil
+}
+
+// refuse owes the leader the answer that entry m.Index does not match, with the
+// last entry at or below from that may (thesis, section 5.3, and the remark on
+// skipping terms there).
+func (g *Group) refuse(m *wire.Message, from wire.Index) {
+	g.owesReject = true
+	g.refused = m.Index
+	g.refusedHint, g.refusedTerm = g.log.conflictHint(from, m.LogTerm)
+}
+
+// checkEntries checks the blocks of an append before any of them is taken: sums
+// and sizes, that they are contiguous from m.Index on, and that their terms fit
+// (G13). Wrong ones are refused as if they had been lost.
+//
+//mr:hotpath
+func (g *Group) checkEntries(m *wire.Message) error {
+	prev, prevTerm := m.Index, m.LogTerm
+	for rest := m.Entries; len(rest) > 0; {
+		block, after, err := wire.ParseBlock(rest)
+		if err != nil {
+			return badMessage(m, "entries behind %d: %w", prev, err)
+		}
+		if block.Group() != g.id || block.First() != prev+1 || block.Term() < prevTerm || block.Term() > m.Term {
+			return badMessage(m, "block of group %d, index %d, term %d behind index %d, term %d",
+				block.Group(), block.First(), block.Term(), prev, prevTerm)
+		}
+		if block.Kind() == wire.EntryConfig {
+			return g.fail("G14", block.First(), "%w", ErrMembershipChange)
+		}
+		prev, prevTerm, rest = block.Last(), block.Term(), after
+	}
+	return nil
+}
+
+// takeEntries appends what is new in m, whose entry at Index matches, and
+// returns the last entry now known to equal the leader's.
+//
+//mr:hotpath
+func (g *Group) takeEntries(m *wire.Message) (end wire.Index, err error) {
+	end = m.Index
+	for rest := m.Entries; len(rest) > 0; {
+		size, err := wire.BlockSize(rest) // checkEntries has seen the rest of it
+		if err != nil {
+			return 0, badMessage(m, "%w", err)
+		}
+		block := wire.Block(rest[:size:size])
+		rest = rest[size:]
+		if err := g.takeBlock(block); err != nil {
+			return 0, err
+		}
+		end = block.Last()
+	}
+	return end, nil
+}
+
+// takeBlock appends what is new in a block. Entries that are there already are
+// skipped, those in conflict with it are truncated, and a block that is there in
+// part is cut.
+//
+//mr:hotpath
+func (g *Group) takeBlock(block wire.Block) error {
+	first, last := block.First(), g.log.last()
+	if first <= last {
+		if first <= g.commit {
+			if err := g.checkCommitted(min(block.Last(), g.commit), block.Term()); err != nil {
+				return err
+			}
+			if block.Last() <= g.commit {
+				return nil
+			}
+		}
+		var err error
+		if first, err = g.log.firstConflict(max(first, g.commit+1), block.Last(), block.Term()); err != nil {
+			return g.fail("G13", first, "term of a stored entry: %w", err)
+		}
+		if first > block.Last() {
+			return nil
+		}
+		if first <= last {
+			if err := g.truncate(first); err != nil {
+				return err
+			}
+		}
+	}
+	g.quiet = 0
+	g.log.append(first, block)
+	return nil
+}
+
+// checkCommitted checks that a committed entry has the term the leader says (G7).
+func (g *Group) checkCommitted(index wire.Index, term wire.Term) error {
+	have, err := g.log.term(index)
+	switch {
+	case errors.Is(err, wire.ErrCompacted):
+		return nil
+	case err != nil:
+		return g.fail("G13", index, "term of a committed entry: %w", err)
+	case have != term:
+		return g.fail("G7", index, "committed in term %d, the leader has term %d", have, term)
+	}
+	return nil
+}
+
+// truncate drops the entries from index from on, which are not the leader's.
+func (g *Group) truncate(from wire.Index) error {
+	switch {
+	case from <= g.commit:
+		return g.fail("G7", from, "the leader replaces a committed entry; commit is %d", g.commit)
+	case from <= g.verified:
+		return g.fail("G8", from, "the leader replaces an entry of its own; %d were the same", g.verified)
+	}
+	if err := g.log.truncate(from, g.seq); err != nil {
+		return g.fail("G13", from, "truncate: %w", err)
+	}
+	return nil
+}
+
+// followerHeartbeat hears from the leader, and of commits.
+//
+//mr:hotpath
+func (g *Group) followerHeartbeat(m *wire.Message) error {
+	if err := g.follow(m); err != nil {
+		return err
+	}
+	if m.Commit > g.log.last() {
+		// The leader says only what this replica has acknowledged.
+		return g.fail("G5", m.Commit, "committed, and acknowledged here; the log ends at %d", g.log.last())
+	}
+	g.setCommit(m.Commit)
+	g.owesBeat = true
+	g.beatContext = max(g.beatContext, m.Context)
+	g.rest()
+	return nil
+}

@@ -1,0 +1,69 @@
+package group
+
+import "multiraft/wire"
+
+// Status is a view of a group at one moment. Progress is used again when a
+// Status is filled twice.
+type Status struct {
+	Group   wire.GroupID
+	Replica wire.ReplicaID
+	Role    Role
+	Term    wire.Term
+	Vote    wire.ReplicaID
+	Leader  wire.ReplicaID // zero: none known
+
+	Commit  wire.Index
+	Applied wire.Index // acknowledged by the state machine
+	Durable wire.Index // the last durable entry that is still in the log
+	Last    wire.Index // the last entry, durable or not
+
+	// Members is shared with the group and must not be changed.
+	Members *wire.Membership
+	// Progress has all members but this one, in the order of Members. It is
+	// empty unless the replica leads.
+	Progress []Progress
+	// UncommittedBytes are payloads proposed to this leader and not committed.
+	UncommittedBytes int
+	// TailBytes are the bytes of the blocks kept in memory.
+	TailBytes int
+	// Err is why the group has stopped, a *FaultError, or nil.
+	Err error
+}
+
+// Progress is what a leader knows about another member.
+type Progress struct {
+	Replica wire.ReplicaID
+	State   string     // probe, replicate or snapshot
+	Match   wire.Index // the last entry known to be durable there
+	Next    wire.Index // the next entry to send
+	// Inflight appends are sent and not answered; InflightBytes are their entries.
+	Inflight, InflightBytes int
+	Paused                  bool // in probe: an answer must come before more is sent
+	RecentActive            bool // heard from since the last check of the quorum
+	// NeedsSnapshot says that entries it needs are compacted.
+	NeedsSnapshot bool
+}
+
+// Status fills s.
+func (g *Group) Status(s *Status) {
+	*s = Status{
+		Group: g.id, Replica: g.self, Role: g.role, Term: g.term, Vote: g.vote, Leader: g.lead,
+		Commit: g.commit, Applied: g.applied, Durable: g.log.durable, Last: g.log.last(),
+		Members: g.members, Progress: s.Progress[:0], TailBytes: g.log.bytes, Err: g.Err(),
+	}
+	ld := g.leading
+	if ld == nil {
+		return
+	}
+	s.UncommittedBytes = ld.uncommittedBytes
+	for slot := g.others.first(); slot < MaxReplicas; slot = g.others.next(slot) {
+		s.Progress = append(s.Progress, Progress{
+			Replica: g.replica(slot), State: ld.state[slot].String(),
+			Match: ld.match[slot], Next: ld.next[slot],
+			Inflight: int(ld.flights[slot].count), InflightBytes: ld.flights[slot].bytes,
+			Paused:        ld.paused.has(slot),
+			RecentActive:  ld.recentActive.has(slot),
+			NeedsSnapshot: ld.state[slot] == snapshot,
+		})
+	}
+}
