@@ -22,7 +22,8 @@ const (
 )
 
 // Names that package wire takes by hand or for every schema. A field may not be
-// called like a method of Message, nor a constant like another declaration.
+// called like a method of Message, nor a constant like another declaration, nor
+// may what the methods of a record call their variables clash.
 var (
 	wireNames = set("GroupID", "StoreID", "ReplicaID", "Term", "Index", "Arena", "Block", "EntryKind",
 		"EntryCommand", "EntryEmpty", "EntryConfig", "BlockHeaderBytes", "MaxBlockBytes",
@@ -31,6 +32,7 @@ var (
 		"ProtocolVersion", "MaxReplicas", "MessageKind", "MessageKinds", "Message", "Lane", "LaneCount", "Urgent", "Bulk")
 	messageNames = set("Kind", "Group", "From", "To", "Term", "Size", "AppendTo", "Decode", "MarshalLogObject")
 	recordNames  = set("Size", "AppendTo", "Decode")
+	recordLocals = set("src", "dst", "le", "b", "n", "i", "err", "count")
 	wordTypes    = set("GroupID", "StoreID", "ReplicaID", "Term", "Index", "uint64")
 )
 
@@ -187,6 +189,7 @@ func (c *checker) records() {
 		c.declare(where, r.Name)
 		c.documented(where, r.Doc)
 		c.unexported(where, r.Recv)
+		c.require(!recordLocals[r.Recv], where, "its methods have a variable %s", r.Recv)
 		c.require(len(r.Fields) > 0, where, "has no fields")
 		seen := map[string]bool{}
 		for i, f := range r.Fields {
@@ -195,6 +198,8 @@ func (c *checker) records() {
 			c.documented(where, f.Doc)
 			c.require(!seen[f.Name], where, "is there twice")
 			c.require(!recordNames[f.Name], where, "every record has a method of this name")
+			local := lowerFirst(f.Name)
+			c.require(!recordLocals[local] && local != r.Recv && !token.IsKeyword(local), where, "its decoder cannot have a variable %s", local)
 			seen[f.Name] = true
 			c.recordField(where, f, i == len(r.Fields)-1, earlier)
 		}

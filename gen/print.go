@@ -136,4 +136,10 @@ func from(b string, offset int) *Statement {
 	return Id(b).Index(Lit(offset).Op(":"))
 }
 
-func lowerFirst(name string) string { return strings.ToLower(name[:1]) + name[1:] }
+// lowerFirst makes a local name of an exported one.
+func lowerFirst(name string) string {
+	if name == "" {
+		return ""
+	}
+	return strings.ToLower(name[:1]) + name[1:]
+}

@@ -8,12 +8,9 @@ import "strconv"
 // describes.
 const ProtocolVersion = 1
 
-// The hand-written half of the package speaks the same version, or this does
-// not compile.
-const (
-	_ = uint(ProtocolVersion - codecVersion)
-	_ = uint(codecVersion - ProtocolVersion)
-)
+// The hand-written half of the package speaks the same version, or the index
+// is out of bounds here.
+var _ = [1]struct{}{}[ProtocolVersion-codecVersion]
 
 // MaxReplicas bounds the members of a group.
 const MaxReplicas = 16
