@@ -1,0 +1,255 @@
+package vfs
+
+import "math/bits"
+
+// SectorBytes is what a disk writes whole, in most cases.
+const SectorBytes = 512
+
+const (
+	// chunkBytes is the unit of copy-on-write between a file and its clones.
+	chunkBytes = 16 << 10
+	// maxFileBytes bounds the table of chunks, 8 MiB, that a write far out
+	// allocates.
+	maxFileBytes = 16 << 30
+	// maxPreImages bounds the versions of sectors kept beyond the first, which
+	// is always kept: a file that is never synced may be written over and over.
+	maxPreImages = 1 << 14
+)
+
+type chunk [chunkBytes]byte
+
+// chunkRef is a chunk and whether this inode alone may write to it (F3).
+type chunkRef struct {
+	*chunk // nil: zeros
+	owned  bool
+}
+
+// inode is the content of a file. Its file system's lock guards it.
+type inode struct {
+	chunks []chunkRef
+	size   int64
+	names  int // visible names
+	opens  int // open files
+
+	// Since the last sync: what each sector held before each write. A sector's
+	// first pre-image is what is durable.
+	preSectors []int64
+	preBytes   []byte   // SectorBytes for each of preSectors
+	dirty      []uint64 // bit set of sectors with a pre-image
+	extra      int      // pre-images beyond a sector's first
+
+	durableSize int64
+	minSize     int64 // least size since the last sync
+
+	// dropped holds what is durable of sectors whose write-back failed.
+	dropped map[int64]*[SectorBytes]byte
+}
+
+var zeroSector [SectorBytes]byte
+
+// sector returns what sector i holds. The slice is only for reading.
+func (n *inode) sector(i int64) []byte {
+	c := i * SectorBytes / chunkBytes
+	if c >= int64(len(n.chunks)) || n.chunks[c].chunk == nil {
+		return zeroSector[:]
+	}
+	o := i * SectorBytes % chunkBytes
+	return n.chunks[c].chunk[o : o+SectorBytes]
+}
+
+// own returns chunk c for writing.
+func (n *inode) own(c int64) *chunk {
+	for int64(len(n.chunks)) <= c {
+		n.chunks = append(n.chunks, chunkRef{})
+	}
+	ref := &n.chunks[c]
+	if !ref.owned {
+		fresh := new(chunk)
+		if ref.chunk != nil {
+			*fresh = *ref.chunk
+		}
+		*ref = chunkRef{fresh, true}
+	}
+	return ref.chunk
+}
+
+// poke writes bytes without keeping pre-images and without changing the size.
+func (n *inode) poke(p []byte, off int64) {
+	for len(p) > 0 {
+		c := n.own(off / chunkBytes)
+		k := copy(c[off%chunkBytes:], p)
+		p, off = p[k:], off+int64(k)
+	}
+}
+
+// read copies from off on, and returns how much there was.
+func (n *inode) read(p []byte, off int64) int {
+	if off >= n.size {
+		return 0
+	}
+	p = p[:min(int64(len(p)), n.size-off)]
+	done := 0
+	for done < len(p) {
+		at := off + int64(done)
+		c, o := at/chunkBytes, at%chunkBytes
+		want := p[done:min(len(p), done+int(chunkBytes-o))]
+		if c < int64(len(n.chunks)) && n.chunks[c].chunk != nil {
+			copy(want, n.chunks[c].chunk[o:])
+		} else {
+			clear(want)
+		}
+		done += len(want)
+	}
+	return done
+}
+
+// write is WriteAt after all checks.
+func (n *inode) write(p []byte, off int64) {
+	if len(p) == 0 {
+		return
+	}
+	end := off + int64(len(p))
+	n.keep(off, end)
+	n.poke(p, off)
+	n.size = max(n.size, end)
+}
+
+// keep notes the pre-images of the sectors that [off, end) touches.
+func (n *inode) keep(off, end int64) {
+	lo, hi := off/SectorBytes, (end+SectorBytes-1)/SectorBytes
+	for int64(len(n.dirty))*64 < hi {
+		n.dirty = append(n.dirty, 0)
+	}
+	for i := lo; i < hi; i++ {
+		bit := uint64(1) << (i % 64)
+		switch {
+		case n.dirty[i/64]&bit == 0:
+			n.dirty[i/64] |= bit
+			if old, ok := n.dropped[i]; ok {
+				// A new write makes the sector dirty again, and what it falls
+				// back to is what is on disk, not what was visible.
+				delete(n.dropped, i)
+				n.preSectors = append(n.preSectors, i)
+				n.preBytes = append(n.preBytes, old[:]...)
+				continue
+			}
+		case n.extra == maxPreImages:
+			continue
+		default:
+			n.extra++
+		}
+		n.preSectors = append(n.preSectors, i)
+		n.preBytes = append(n.preBytes, n.sector(i)...)
+	}
+}
+
+// preImage returns the k-th pre-image.
+func (n *inode) preImage(k int) []byte {
+	return n.preBytes[k*SectorBytes : (k+1)*SectorBytes]
+}
+
+// truncate sets the size.
+func (n *inode) truncate(size int64) {
+	if size < n.size {
+		for c, ref := range n.chunks {
+			at := int64(c) * chunkBytes
+			if ref.chunk != nil && at+chunkBytes > size && at < n.size {
+				n.keep(max(at, size), min(at+chunkBytes, n.size))
+			}
+		}
+		n.cut(size)
+		n.minSize = min(n.minSize, size)
+	}
+	n.size = size
+}
+
+// cut makes zeros of what is stored at and behind size.
+func (n *inode) cut(size int64) {
+	whole := (size + chunkBytes - 1) / chunkBytes
+	if whole < int64(len(n.chunks)) {
+		clear(n.chunks[whole:])
+		n.chunks = n.chunks[:whole]
+	}
+	if rest := size % chunkBytes; rest != 0 && whole <= int64(len(n.chunks)) && n.chunks[whole-1].chunk != nil {
+		clear(n.own(whole - 1)[rest:])
+	}
+}
+
+// sync makes everything durable, but for sectors that were dropped before and
+// not written since.
+func (n *inode) sync() {
+	n.clean()
+	n.durableSize = n.size
+	n.minSize = n.size
+}
+
+// drop is a sync that failed: the sectors count as clean and are not on disk.
+// The size stays unsynced.
+func (n *inode) drop() {
+	if n.dropped == nil {
+		n.dropped = make(map[int64]*[SectorBytes]byte)
+	}
+	for k, i := range n.preSectors {
+		if _, ok := n.dropped[i]; !ok { // the first pre-image is the durable one
+			n.dropped[i] = (*[SectorBytes]byte)(append([]byte(nil), n.preImage(k)...))
+		}
+	}
+	n.clean()
+}
+
+// keepCapacity is how much room for pre-images a file holds on to.
+const keepCapacity = 1 << 20
+
+// clean forgets all pre-images.
+func (n *inode) clean() {
+	for _, i := range n.preSectors {
+		n.dirty[i/64] &^= 1 << (i % 64)
+	}
+	n.preSectors, n.preBytes, n.extra = n.preSectors[:0], n.preBytes[:0], 0
+	if cap(n.preBytes) > keepCapacity {
+		n.preSectors, n.preBytes = nil, nil
+	}
+}
+
+// dropCache makes dropped sectors visible as they are on disk.
+func (n *inode) dropCache() {
+	for i, old := range n.dropped { // order does not matter: each is its own sector
+		n.poke(old[:], i*SectorBytes)
+	}
+	n.cut(n.size) // the last sector may have held more
+	clear(n.dropped)
+}
+
+// unsynced counts the sectors that are not durable.
+func (n *inode) unsynced() int {
+	count := len(n.dropped)
+	for _, w := range n.dirty {
+		count += bits.OnesCount64(w)
+	}
+	return count
+}
+
+// flip inverts bits of the byte at off, visible and durable alike.
+func (n *inode) flip(off int64, mask byte) {
+	n.own(off / chunkBytes)[off%chunkBytes] ^= mask
+	i, o := off/SectorBytes, off%SectorBytes
+	for k, s := range n.preSectors {
+		if s == i {
+			n.preImage(k)[o] ^= mask
+		}
+	}
+	if old, ok := n.dropped[i]; ok {
+		old[o] ^= mask
+	}
+}
+
+// share returns an inode with the same visible content, all of it durable. Both
+// copy a chunk before they write to it from here on.
+func (n *inode) share() *inode {
+	for i := range n.chunks {
+		n.chunks[i].owned = false
+	}
+	c := &inode{chunks: append([]chunkRef(nil), n.chunks...), size: n.size}
+	c.durableSize, c.minSize = c.size, c.size
+	return c
+}
