@@ -4,8 +4,9 @@ package group
 
 import (
 	"math/bits"
-	"multiraft/wire"
 	"strconv"
+
+	"multiraft/wire"
 )
 
 // MaxReplicas bounds the members of a group. Each has a slot below it while

@@ -3,8 +3,9 @@
 package group
 
 import (
-	"multiraft/wire"
 	"strconv"
+
+	"multiraft/wire"
 )
 
 // highTermRule is what a receiver does with a message of a higher term.

@@ -27,7 +27,7 @@ type shape struct {
 //mr:hotpath
 func checkHead(src []byte) (size int, err error) {
 	if len(src) < headBytes {
-		return 0, badMessage(0, len(src), "bytes are less than a head:", uint64(len(src)))
+		return 0, badMessage(0, len(src), "head ends early, it has", headBytes)
 	}
 	le := binary.LittleEndian
 	kind, flags, zero, body := src[0], src[1], le.Uint16(src[2:]), uint64(le.Uint32(src[4:]))
