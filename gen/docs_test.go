@@ -1,0 +1,54 @@
+package gen
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+)
+
+// The table of kinds in docs/generator.md says what the schema says; -rewrite
+// updates it.
+func TestDocumentedKinds(t *testing.T) {
+	const path, begin, end = "../docs/generator.md", "<!-- kinds -->\n", "<!-- /kinds -->\n"
+	text := string(readFile(t, path))
+	before, rest, found := strings.Cut(text, begin)
+	_, after, ended := strings.Cut(rest, end)
+	if !found || !ended {
+		t.Fatalf("%s has no table of kinds", path)
+	}
+	want := before + begin + kindTable(Multiraft()) + end + after
+	if *rewrite {
+		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if text != want {
+		t.Errorf("the table of kinds in %s is stale; run go test ./gen -rewrite", path)
+	}
+}
+
+func kindTable(s *Schema) string {
+	var b strings.Builder
+	b.WriteString("\n| | kind | carries | lane | higher term | lower term | leaves |\n|---|---|---|---|---|---|---|\n")
+	for i, k := range s.Kinds {
+		var fields []string
+		for _, f := range s.fieldsOf(k) {
+			fields = append(fields, f.Name)
+		}
+		lane := []string{"urgent", "bulk"}[k.Lane]
+		if k.Columnar {
+			lane += ", columns"
+		}
+		higher, lower := "no term", "no term"
+		if !k.termless() {
+			higher, lower = highTermChoices[k.Term.Higher].name, lowTermChoices[k.Term.Lower].name
+		}
+		leaves := [...]string{"at once", "after hard state", "after log"}[k.Durability]
+		fmt.Fprintf(&b, "| %d | %s | %s | %s | %s | %s | %s |\n",
+			i+1, k.Name, strings.Join(fields, ", "), lane, higher, lower, leaves)
+	}
+	b.WriteString("\n")
+	return b.String()
+}
