@@ -93,7 +93,7 @@ func size(f *File, s *Schema) {
 	} else {
 		body = []Code{Return(fixed)}
 	}
-	f.Add(doc(text+hotpath, pointerMethod("m ", "Message", "Size").Params().Int().Block(body...)))
+	f.Add(doc(text+hotpath, pointerMethod("m", "Message", "Size").Params().Int().Block(body...)))
 }
 
 func appendTo(f *File, s *Schema) {
@@ -104,10 +104,10 @@ func appendTo(f *File, s *Schema) {
 		Id("start").Op(":=").Len(Id("dst")),
 		Id("dst").Op("=").Qual(slicesPath, "Grow").Call(Id("dst"), Id("size")).
 			Index(Op(":").Id("start").Op("+").Id("size")),
-		Id("src").Op(":=").Id("dst").Index(Id("start").Op(":")),
+		Id("out").Op(":=").Id("dst").Index(Id("start").Op(":")),
 		Line(),
 		declareLE(),
-		arrayView(termOffset),
+		arrayView("out", termOffset),
 		Id("b").Index(Lit(0)).Op("=").Byte().Call(Id("m").Dot("Kind")),
 	}
 	body = append(body, putFlags(s)...)
@@ -120,13 +120,13 @@ func appendTo(f *File, s *Schema) {
 		body = append(body, Switch(Id("m").Dot("Kind")).Block(cases...))
 	}
 	body = append(body, Return(Id("dst")))
-	f.Add(doc(text+hotpath, pointerMethod("m ", "Message", "AppendTo").
+	f.Add(doc(text+hotpath, pointerMethod("m", "Message", "AppendTo").
 		Params(Id("dst").Index().Byte()).Index().Byte().Block(body...)))
 }
 
-// arrayView is b := (*[n]byte)(src): one check, and none for the accesses.
-func arrayView(n int) Code {
-	return Id("b").Op(":=").Parens(Op("*").Index(Lit(n)).Byte()).Call(Id("src"))
+// arrayView is b := (*[n]byte)(slice): one check, and none for the accesses.
+func arrayView(slice string, n int) Code {
+	return Id("b").Op(":=").Parens(Op("*").Index(Lit(n)).Byte()).Call(Id(slice))
 }
 
 // putFlags sets the flags byte. A flag that is not of the kind is left out, as
@@ -172,7 +172,7 @@ func layoutCases(s *Schema, build func(*Schema, layout) []Code) []Code {
 func putLayout(s *Schema, l layout) []Code {
 	var body []Code
 	if l.fixed > termOffset {
-		body = append(body, arrayView(l.fixed))
+		body = append(body, arrayView("out", l.fixed))
 	}
 	offset := termOffset
 	if !l.termless {
@@ -188,7 +188,7 @@ func putLayout(s *Schema, l layout) []Code {
 		offset += wordBytes
 	}
 	if tail, ok := s.tail(); ok && l.tail {
-		body = append(body, Copy(Id("src").Index(Lit(l.fixed).Op(":")), Id("m").Dot(tail.Name)))
+		body = append(body, Copy(Id("out").Index(Lit(l.fixed).Op(":")), Id("m").Dot(tail.Name)))
 	}
 	return body
 }
@@ -204,7 +204,7 @@ func decode(f *File, s *Schema) {
 		If(Err().Op("!=").Nil()).Block(Return(Lit(0), Err())),
 		Line(),
 		declareLE(),
-		arrayView(termOffset),
+		arrayView("src", termOffset),
 		Id("m").Dot("Kind").Op("=").Id("MessageKind").Call(Id("b").Index(Lit(0))),
 	}
 	for _, field := range withForm(s.Fields, Flag) {
@@ -217,14 +217,14 @@ func decode(f *File, s *Schema) {
 		body = append(body, Switch(Id("m").Dot("Kind")).Block(cases...))
 	}
 	body = append(body, Return(Id("n"), Nil()))
-	f.Add(doc(text+hotpath, pointerMethod("m ", "Message", "Decode").
+	f.Add(doc(text+hotpath, pointerMethod("m", "Message", "Decode").
 		Params(Id("src").Index().Byte()).Params(Id("n").Int(), Err().Error()).Block(body...)))
 }
 
 func getLayout(s *Schema, l layout) []Code {
 	var body []Code
 	if l.fixed > termOffset {
-		body = append(body, arrayView(l.fixed))
+		body = append(body, arrayView("src", l.fixed))
 	}
 	offset := termOffset
 	if !l.termless {

@@ -22,7 +22,7 @@ func dispatch(s *Schema) *File {
 	f.Add(doc(`step hands m to the handler of its kind in the current role. What a role has no handler for, it ignores.
 
 REQUIRES: m has no term, or the group's, or is of a kind that is handled in another term.`+hotpath,
-		pointerMethod("g ", "Group", "step").Params(Id("m").Op("*").Qual(s.wirePath(), "Message")).Error().Block(body...)))
+		pointerMethod("g", "Group", "step").Params(Id("m").Op("*").Qual(s.wirePath(), "Message")).Error().Block(body...)))
 	return f
 }
 

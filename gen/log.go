@@ -43,7 +43,7 @@ func logging(s *Schema) *File {
 	}
 	body = append(body, Return(Nil()))
 	f.Add(doc("MarshalLogObject adds what the message carries to enc; of long bytes, their number. It makes *Message a zapcore.ObjectMarshaler and never fails.",
-		pointerMethod("m ", "Message", "MarshalLogObject").
+		pointerMethod("m", "Message", "MarshalLogObject").
 			Params(Id("enc").Qual(zapcorePath, "ObjectEncoder")).Error().Block(body...)))
 	return f
 }

@@ -41,15 +41,20 @@ func messageKinds(f *File, s *Schema) {
 	f.Var().Id("messageKindNames").Op("=").Index(Op("...")).String().Add(lines(names...))
 
 	f.Add(doc("String returns the name of the kind.",
-		method("k ", "MessageKind", "String").Params().String().Block(
+		method("k", "MessageKind", "String").Params().String().Block(
 			If(Id("k").Op("==").Lit(0).Op("||").Id("k").Op(">").Id("MessageKinds")).Block(
 				Return(Lit("MessageKind(").Op("+").Qual(strconvPath, "Itoa").Call(Int().Call(Id("k"))).Op("+").Lit(")")),
 			),
 			Return(Id("messageKindNames").Index(Id("k"))),
 		)))
+
+	text := "Columnar reports whether messages of this kind travel as columns, gathered over all groups of a frame." + hotpath
 	columnar := s.kindNames(func(k Kind) bool { return k.Columnar })
-	f.Add(predicate("MessageKind", "Columnar",
-		"Columnar reports whether messages of this kind travel as columns, gathered over all groups of a frame."+hotpath, columnar))
+	if len(columnar) == 0 {
+		f.Add(doc(text, Func().Params(Id("MessageKind")).Id("Columnar").Params().Bool().Block(Return(False()))))
+		return
+	}
+	f.Add(doc(text, method("k", "MessageKind", "Columnar").Params().Bool().Block(Return(oneOf("k", ids(columnar))))))
 }
 
 // usesTable lists the fields of a kind with their meanings, as preformatted
@@ -64,15 +69,6 @@ func usesTable(s *Schema, k Kind) string {
 		rows = append(rows, fmt.Sprintf("\t%-*s  %s", width, field.Name, k.use(field.Name)))
 	}
 	return strings.Join(rows, "\n")
-}
-
-// predicate is a method that is true for the named constants.
-func predicate(typ, name, text string, yes []string) Code {
-	recv := lowerFirst(typ[strings.LastIndexAny(typ, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"):])[:1]
-	if len(yes) == 0 {
-		return doc(text, Func().Params(Id(typ)).Id(name).Params().Bool().Block(Return(False())))
-	}
-	return doc(text, method(recv+" ", typ, name).Params().Bool().Block(Return(oneOf(recv, ids(yes)))))
 }
 
 // oneOf is v == a || v == b ….
@@ -97,7 +93,7 @@ func lanes(f *File, s *Schema) {
 	f.Add(doc("LaneCount is how many lanes there are. They are 0 to LaneCount-1.",
 		Const().Id("LaneCount").Op("=").Lit(2)))
 	f.Add(doc("String returns the name of the lane.",
-		method("l ", "Lane", "String").Params().String().Block(
+		method("l", "Lane", "String").Params().String().Block(
 			Switch(Id("l")).Block(
 				Case(Id("Urgent")).Block(Return(Lit("urgent"))),
 				Case(Id("Bulk")).Block(Return(Lit("bulk"))),
@@ -111,7 +107,7 @@ func lanes(f *File, s *Schema) {
 		f.Add(doc(text, Func().Params(Id("MessageKind")).Id("Lane").Params().Id("Lane").Block(Return(Id("Urgent")))))
 		return
 	}
-	f.Add(doc(text, method("k ", "MessageKind", "Lane").Params().Id("Lane").Block(
+	f.Add(doc(text, method("k", "MessageKind", "Lane").Params().Id("Lane").Block(
 		Switch(Id("k")).Block(Case(ids(bulk)...).Block(Return(Id("Bulk")))),
 		Return(Id("Urgent")),
 	)))

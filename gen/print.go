@@ -105,7 +105,7 @@ func consts(defs ...Code) *Statement { return Const().Defs(defs...) }
 
 // method starts a method with receiver recv.
 func method(recv, typ, name string) *Statement {
-	return Func().Params(Id(recv).Add(Id(typ))).Id(name)
+	return Func().Params(Id(recv).Id(typ)).Id(name)
 }
 
 // pointerMethod starts a method with receiver *typ.

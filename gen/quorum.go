@@ -49,20 +49,20 @@ Members that joined together have adjacent slots from 0, so the values are most 
 			Switch(Id("voters").Dot("count").Call()).Block(dispatch...),
 			Return(Id("commitIndexOfMany").Call(Id("v"), Id("voters").Dot("count").Call())),
 		)))
-	f.Add(doc("jointCommitIndex returns the highest index that majorities of both configurations have.\n\n//mr:hotpath",
+	f.Add(doc("jointCommitIndex returns the highest index that majorities of both configurations have."+hotpath,
 		Func().Id("jointCommitIndex").Params(table(), List(Id("incoming"), Id("outgoing")).Id("replicaSet")).Add(index()).Block(
 			Return(Min(
 				Id("commitIndex").Call(Id("match"), Id("incoming")),
 				Id("commitIndex").Call(Id("match"), Id("outgoing")))),
 		)))
-	f.Add(doc("gather copies the values of the voters to the first places of v.\n\n//mr:hotpath",
+	f.Add(doc("gather copies the values of the voters to the first places of v."+hotpath,
 		Func().Id("gather").Params(List(Id("v"), Id("match")).Op("*").Index(Id("MaxReplicas")).Add(index()), Id("voters").Id("replicaSet")).Block(
 			For(Id("i").Op(":=").Lit(0), Id("voters").Op("!=").Lit(0), Id("i").Op("++")).Block(
 				Id("v").Index(Id("i")).Op("=").Id("match").Index(Id("voters").Dot("first").Call()),
 				Id("voters").Op("&=").Id("voters").Op("-").Lit(1).Comment("without its lowest slot"),
 			),
 		)))
-	f.Add(doc("commitIndexOfMany sorts a copy of the first n values.\n\n//mr:hotpath",
+	f.Add(doc("commitIndexOfMany sorts a copy of the first n values."+hotpath,
 		Func().Id("commitIndexOfMany").Params(Id("v").Op("*").Index(Id("MaxReplicas")).Add(index()), Id("n").Int()).Add(index()).Block(
 			Id("sorted").Op(":=").Op("*").Id("v"),
 			Qual(slicesPath, "Sort").Call(Id("sorted").Index(Op(":").Id("n"))),
@@ -127,7 +127,7 @@ func selector(f *File, index func() *Statement, n int, network Network) {
 			body = append(body, b.Clone().Op("=").Add(high))
 		}
 	}
-	f.Add(doc(fmt.Sprintf("%s returns the %s of %d values, by a sorting network of which only what leads there is left.\n\n//mr:hotpath",
+	f.Add(doc(fmt.Sprintf("%s returns the %s of %d values, by a sorting network of which only what leads there is left."+hotpath,
 		networkName(n), ordinal(decisive(n)+1), n),
 		Func().Id(networkName(n)).Params(List(ids(names)...).Add(index())).Add(index()).Block(body...)))
 }

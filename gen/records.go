@@ -118,7 +118,7 @@ func recordSize(f *File, r Record) {
 			Block(Return(Id(r.fixedConst())))))
 		return
 	}
-	f.Add(doc(text, pointerMethod(r.Recv+" ", r.Name, "Size").Params().Int().Block(
+	f.Add(doc(text, pointerMethod(r.Recv, r.Name, "Size").Params().Int().Block(
 		Return(Id(r.fixedConst()).Op("+").Len(Id(r.Recv).Dot(list.Name)).Op("*").Id(lowerFirst(list.List.Of)+"Bytes")),
 	)))
 }
@@ -150,7 +150,7 @@ func recordAppendTo(f *File, r Record) {
 	if list, ok := r.list(); ok {
 		text += "\n\nREQUIRES: at most " + list.List.bound() + " " + lowerFirst(list.Name) + "."
 	}
-	f.Add(doc(text+hotpath, pointerMethod(r.Recv+" ", r.Name, "AppendTo").
+	f.Add(doc(text+hotpath, pointerMethod(r.Recv, r.Name, "AppendTo").
 		Params(Id("dst").Index().Byte()).Index().Byte().Block(body...)))
 }
 
@@ -239,6 +239,6 @@ func recordDecode(f *File, s *Schema, r Record) {
 			Op("*").Add(recv).Op("=").Id(r.Name).Add(lines(values...)),
 			Return(Id("n"), Nil()))
 	}
-	f.Add(doc(text, pointerMethod(r.Recv+" ", r.Name, "Decode").
+	f.Add(doc(text, pointerMethod(r.Recv, r.Name, "Decode").
 		Params(Id("src").Index().Byte()).Params(Id("n").Int(), Err().Error()).Block(body...)))
 }

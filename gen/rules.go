@@ -40,7 +40,7 @@ func rules(s *Schema) *File {
 		[]choice{durabilityChoices[LeavesAtOnce], durabilityChoices[WaitsForHardState], durabilityChoices[WaitsForLog]})
 
 	kind := Id("k").Qual(s.wirePath(), "MessageKind")
-	f.Add(doc("isTermless reports whether messages of kind k have no term. They are handled in any.\n\n//mr:hotpath",
+	f.Add(doc("isTermless reports whether messages of kind k have no term. They are handled in any."+hotpath,
 		Func().Id("isTermless").Params(kind).Bool().Block(
 			s.kindSwitch(func(k Kind) string {
 				if k.termless() {
@@ -50,7 +50,7 @@ func rules(s *Schema) *File {
 			}, func(string) Code { return Return(True()) }, Return(False()))...,
 		)))
 
-	f.Add(doc("termRuleOf returns what to do with a message of kind k whose term is higher or lower than the receiver's.\n\nREQUIRES: !isTermless(k).\n\n//mr:hotpath",
+	f.Add(doc("termRuleOf returns what to do with a message of kind k whose term is higher or lower than the receiver's.\n\nREQUIRES: !isTermless(k)."+hotpath,
 		Func().Id("termRuleOf").Params(kind.Clone()).
 			Params(Id("higher").Id("highTermRule"), Id("lower").Id("lowTermRule")).Block(
 			s.kindSwitch(func(k Kind) string {
@@ -62,7 +62,7 @@ func rules(s *Schema) *File {
 				Return(Id("adopt"), Id("ignoreOld")))...,
 		)))
 
-	f.Add(doc("durabilityOf returns what must be durable before a message of kind k leaves.\n\n//mr:hotpath",
+	f.Add(doc("durabilityOf returns what must be durable before a message of kind k leaves."+hotpath,
 		Func().Id("durabilityOf").Params(kind.Clone()).Id("durability").Block(
 			s.kindSwitch(func(k Kind) string {
 				if k.Durability == LeavesAtOnce {
@@ -95,7 +95,7 @@ func enumeration(f *File, name, text string, choices []choice) {
 	f.Var().Id(table).Op("=").Index(Op("...")).String().Add(lines(names...))
 	recv := name[:1]
 	f.Add(doc("String returns the name of "+recv+".",
-		method(recv+" ", name, "String").Params().String().Block(
+		method(recv, name, "String").Params().String().Block(
 			If(Int().Call(Id(recv)).Op(">=").Len(Id(table))).Block(
 				Return(Lit(name+"(").Op("+").Qual(strconvPath, "Itoa").Call(Int().Call(Id(recv))).Op("+").Lit(")")),
 			),

@@ -50,23 +50,23 @@ func cutWire(typ string) (string, bool) {
 
 func replicaSet(f *File, s *Schema) {
 	bits := s.slotBits()
-	set := func(name string) *Statement { return method("s ", "replicaSet", name) }
+	set := func(name string) *Statement { return method("s", "replicaSet", name) }
 	bit := func() *Statement { return Lit(1).Op("<<").Uint().Call(Id("slot")) }
 	f.Add(doc("replicaSet is a set of slots, a bit each. Walk it with\n\n\tfor slot := s.first(); slot < MaxReplicas; slot = s.next(slot) {",
 		Type().Id("replicaSet").Id(fmt.Sprintf("uint%d", bits))))
-	f.Add(doc("has reports whether slot is in the set.\n\n//mr:hotpath",
+	f.Add(doc("has reports whether slot is in the set."+hotpath,
 		set("has").Params(Id("slot").Int()).Bool().Block(Return(Id("s").Op("&").Parens(bit()).Op("!=").Lit(0)))))
-	f.Add(doc("with returns the set and slot.\n\n//mr:hotpath",
+	f.Add(doc("with returns the set and slot."+hotpath,
 		set("with").Params(Id("slot").Int()).Id("replicaSet").Block(Return(Id("s").Op("|").Add(bit())))))
-	f.Add(doc("without returns the set except slot.\n\n//mr:hotpath",
+	f.Add(doc("without returns the set except slot."+hotpath,
 		set("without").Params(Id("slot").Int()).Id("replicaSet").Block(Return(Id("s").Op("&^").Parens(bit())))))
-	f.Add(doc("count returns how many slots are in the set.\n\n//mr:hotpath",
+	f.Add(doc("count returns how many slots are in the set."+hotpath,
 		set("count").Params().Int().Block(Return(Qual(bitsPath, fmt.Sprintf("OnesCount%d", bits)).Call(
 			Id(fmt.Sprintf("uint%d", bits)).Call(Id("s")))))))
-	f.Add(doc("first returns the lowest slot of the set, or one not below MaxReplicas when it is empty.\n\n//mr:hotpath",
+	f.Add(doc("first returns the lowest slot of the set, or one not below MaxReplicas when it is empty."+hotpath,
 		set("first").Params().Int().Block(Return(Qual(bitsPath, fmt.Sprintf("TrailingZeros%d", bits)).Call(
 			Id(fmt.Sprintf("uint%d", bits)).Call(Id("s")))))))
-	f.Add(doc("next returns the lowest slot of the set above slot, or one not below MaxReplicas when there is none.\n\n//mr:hotpath",
+	f.Add(doc("next returns the lowest slot of the set above slot, or one not below MaxReplicas when there is none."+hotpath,
 		set("next").Params(Id("slot").Int()).Int().Block(
 			Return(Parens(Id("s").Op("&^").Parens(Lit(2).Op("<<").Uint().Call(Id("slot")).Op("-").Lit(1))).Dot("first").Call()))))
 }

@@ -15,16 +15,16 @@ func tallies(s *Schema) *File {
 	})
 	f.Add(doc("tally counts the answers of one campaign.",
 		Type().Id("tally").Struct(List(Id("granted"), Id("refused")).Id("replicaSet"))))
-	f.Add(doc("record notes an answer. The first of each voter counts.\n\n//mr:hotpath",
-		pointerMethod("t ", "tally", "record").Params(Id("slot").Int(), Id("granted").Bool()).Block(
+	f.Add(doc("record notes an answer. The first of each voter counts."+hotpath,
+		pointerMethod("t", "tally", "record").Params(Id("slot").Int(), Id("granted").Bool()).Block(
 			Switch().Block(
 				Case(Parens(Id("t").Dot("granted").Op("|").Id("t").Dot("refused")).Dot("has").Call(Id("slot"))).Block(),
 				Case(Id("granted")).Block(Id("t").Dot("granted").Op("=").Id("t").Dot("granted").Dot("with").Call(Id("slot"))),
 				Default().Block(Id("t").Dot("refused").Op("=").Id("t").Dot("refused").Dot("with").Call(Id("slot"))),
 			),
 		)))
-	f.Add(doc("result says how the campaign stands in the incoming and the outgoing configuration. An empty one does not bind.\n\n//mr:hotpath",
-		method("t ", "tally", "result").Params(List(Id("incoming"), Id("outgoing")).Id("replicaSet")).Id("voteResult").Block(
+	f.Add(doc("result says how the campaign stands in the incoming and the outgoing configuration. An empty one does not bind."+hotpath,
+		method("t", "tally", "result").Params(List(Id("incoming"), Id("outgoing")).Id("replicaSet")).Id("voteResult").Block(
 			List(Id("in"), Id("out")).Op(":=").List(
 				Id("t").Dot("resultOf").Call(Id("incoming")), Id("t").Dot("resultOf").Call(Id("outgoing"))),
 			Switch().Block(
@@ -33,8 +33,8 @@ func tallies(s *Schema) *File {
 			),
 			Return(Id("votePending")),
 		)))
-	f.Add(doc("resultOf says how the campaign stands in one configuration.\n\n//mr:hotpath",
-		method("t ", "tally", "resultOf").Params(Id("voters").Id("replicaSet")).Id("voteResult").Block(
+	f.Add(doc("resultOf says how the campaign stands in one configuration."+hotpath,
+		method("t", "tally", "resultOf").Params(Id("voters").Id("replicaSet")).Id("voteResult").Block(
 			Id("half").Op(":=").Id("voters").Dot("count").Call().Op("/").Lit(2),
 			Switch().Block(
 				Case(Id("voters").Op("==").Lit(0).Op("||").Parens(Id("t").Dot("granted").Op("&").Id("voters")).Dot("count").Call().Op(">").Id("half")).Block(Return(Id("voteWon"))),

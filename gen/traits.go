@@ -130,7 +130,7 @@ func (s *Schema) tailKinds() []string {
 	return s.kindNames(func(k Kind) bool { return len(withForm(s.fieldsOf(k), Tail)) > 0 })
 }
 
-// slots returns the Go type with a bit for each replica.
+// slotBits is the size of the smallest unsigned integer with a bit per replica.
 func (s *Schema) slotBits() int {
 	for _, bits := range []int{8, 16, 32} {
 		if s.MaxReplicas <= bits {

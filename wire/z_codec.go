@@ -88,10 +88,10 @@ func (m *Message) AppendTo(dst []byte) []byte {
 	}
 	start := len(dst)
 	dst = slices.Grow(dst, size)[:start+size]
-	src := dst[start:]
+	out := dst[start:]
 
 	le := binary.LittleEndian
-	b := (*[32]byte)(src)
+	b := (*[32]byte)(out)
 	b[0] = byte(m.Kind)
 	flags := uint8(0)
 	if m.Reject {
@@ -105,60 +105,60 @@ func (m *Message) AppendTo(dst []byte) []byte {
 	le.PutUint64(b[24:], uint64(m.To))
 	switch m.Kind {
 	case Append:
-		b := (*[64]byte)(src)
+		b := (*[64]byte)(out)
 		le.PutUint64(b[32:], uint64(m.Term))
 		le.PutUint64(b[40:], uint64(m.LogTerm))
 		le.PutUint64(b[48:], uint64(m.Index))
 		le.PutUint64(b[56:], uint64(m.Commit))
-		copy(src[64:], m.Entries)
+		copy(out[64:], m.Entries)
 	case AppendResponse:
-		b := (*[64]byte)(src)
+		b := (*[64]byte)(out)
 		le.PutUint64(b[32:], uint64(m.Term))
 		le.PutUint64(b[40:], uint64(m.LogTerm))
 		le.PutUint64(b[48:], uint64(m.Index))
 		le.PutUint64(b[56:], uint64(m.Hint))
 	case Heartbeat:
-		b := (*[56]byte)(src)
+		b := (*[56]byte)(out)
 		le.PutUint64(b[32:], uint64(m.Term))
 		le.PutUint64(b[40:], uint64(m.Commit))
 		le.PutUint64(b[48:], m.Context)
 	case HeartbeatResponse:
-		b := (*[48]byte)(src)
+		b := (*[48]byte)(out)
 		le.PutUint64(b[32:], uint64(m.Term))
 		le.PutUint64(b[40:], m.Context)
 	case PreVote, Vote:
-		b := (*[64]byte)(src)
+		b := (*[64]byte)(out)
 		le.PutUint64(b[32:], uint64(m.Term))
 		le.PutUint64(b[40:], uint64(m.LogTerm))
 		le.PutUint64(b[48:], uint64(m.Index))
 		le.PutUint64(b[56:], m.Context)
 	case PreVoteResponse, VoteResponse, TimeoutNow:
-		b := (*[40]byte)(src)
+		b := (*[40]byte)(out)
 		le.PutUint64(b[32:], uint64(m.Term))
 	case Transfer:
-		b := (*[40]byte)(src)
+		b := (*[40]byte)(out)
 		le.PutUint64(b[32:], uint64(m.Hint))
 	case ReadIndex, Removed:
-		b := (*[40]byte)(src)
+		b := (*[40]byte)(out)
 		le.PutUint64(b[32:], m.Context)
 	case ReadIndexResponse, ProposeResponse, SnapshotResponse:
-		b := (*[56]byte)(src)
+		b := (*[56]byte)(out)
 		le.PutUint64(b[32:], uint64(m.Term))
 		le.PutUint64(b[40:], uint64(m.Index))
 		le.PutUint64(b[48:], m.Context)
 	case Propose:
-		b := (*[40]byte)(src)
+		b := (*[40]byte)(out)
 		le.PutUint64(b[32:], m.Context)
-		copy(src[40:], m.Entries)
+		copy(out[40:], m.Entries)
 	case Snapshot:
-		b := (*[64]byte)(src)
+		b := (*[64]byte)(out)
 		le.PutUint64(b[32:], uint64(m.Term))
 		le.PutUint64(b[40:], uint64(m.LogTerm))
 		le.PutUint64(b[48:], uint64(m.Index))
 		le.PutUint64(b[56:], m.Context)
-		copy(src[64:], m.Entries)
+		copy(out[64:], m.Entries)
 	case Quiesce:
-		b := (*[56]byte)(src)
+		b := (*[56]byte)(out)
 		le.PutUint64(b[32:], uint64(m.Term))
 		le.PutUint64(b[40:], uint64(m.Index))
 		le.PutUint64(b[48:], uint64(m.Commit))
