@@ -92,7 +92,7 @@ func (g *Group) toHandOut() bool {
 //
 //mr:hotpath
 func (g *Group) takeCommitted(rd *Ready) {
-	if !g.toHandOut() {
+	if rd.HoldCommitted || !g.toHandOut() {
 		return
 	}
 	first, last := g.handed.last+1, min(g.commit, g.log.durable)

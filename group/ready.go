@@ -31,6 +31,9 @@ type Ready struct {
 	Reads []ReadState
 	// Arena is the caller's; blocks that must be cut or joined are made in it.
 	Arena *wire.Arena
+	// HoldCommitted is the caller's too: while it is true, committed entries stay
+	// where they are, for a later Ready, because state machines are behind.
+	HoldCommitted bool
 }
 
 // ReadState answers a ReadIndex: once the state machine has applied Index,

@@ -1,0 +1,181 @@
+package engine
+
+import (
+	"errors"
+	"runtime"
+	"time"
+
+	"go.uber.org/zap"
+
+	"multiraft/group"
+	"multiraft/raftlog"
+	"multiraft/transport"
+	"multiraft/wire"
+)
+
+// Config of a store. Cluster, ID, Dir and a way to reach peers must be given;
+// the zero value of every other field selects its default.
+type Config struct {
+	// Cluster is the same number on all stores that talk to each other. Stores
+	// of another cluster are refused. Must not be zero.
+	Cluster uint64
+	// ID names this store in the cluster for ever. Must not be zero.
+	ID wire.StoreID
+	// Dir holds the store's log. It is made when missing and belongs to this
+	// store alone.
+	Dir string
+	// Listen is the address for other stores, as in ":7001". With port 0 the
+	// system picks one and Store.Addr tells it.
+	Listen string
+	// Peers are the addresses of the other stores. Store.SetPeer adds more.
+	Peers map[wire.StoreID]string
+	// Transport replaces TCP. Listen and Peers are then not used. The store
+	// closes it.
+	Transport transport.Transport
+	// FS replaces the operating system's files.
+	FS raftlog.FS
+	// NoSync leaves out every sync of the log: a crash of the machine loses
+	// acknowledged writes. Only for measuring.
+	NoSync bool
+	// SegmentBytes is the size of a log segment. Zero means 64 MiB.
+	SegmentBytes int64
+
+	// Workers run groups. Zero means half the processors, at least 1.
+	Workers int
+	// Appliers run state machines. Zero means half the processors, at least 1.
+	Appliers int
+	// TickInterval is one unit of logical time. Zero means 50 ms.
+	TickInterval time.Duration
+	// Tuning of all groups. Its zero values select their defaults; with 50 ms
+	// ticks a heartbeat is sent every 100 ms and elections start after 1 to
+	// 2 s without one.
+	Tuning group.Tuning
+
+	// MaxGroups bounds the groups that run on this store. Zero means 1,000,000.
+	MaxGroups int
+	// MaxCommandBytes bounds one command. Zero means 1 MiB.
+	MaxCommandBytes int
+	// MaxInflightBytes bounds the commands of this store that are proposed and
+	// not completed. Zero means 256 MiB.
+	MaxInflightBytes int64
+	// MaxGroupInflightBytes bounds the same for one group. Zero means 16 MiB.
+	MaxGroupInflightBytes int64
+	// CacheBytes bounds what groups keep in memory of entries that are durable
+	// and applied, for followers that are behind. Zero means 64 MiB.
+	CacheBytes int64
+	// MaxApplyBytes bounds committed entries that wait for state machines.
+	// Zero means 64 MiB.
+	MaxApplyBytes int64
+	// MaxReceiveBytes bounds received entries that wait for their group's
+	// turn; appends above it are dropped and sent again later. Zero means
+	// 64 MiB.
+	MaxReceiveBytes int64
+
+	// Seed of the election time-outs. Zero means a random one.
+	Seed uint64
+	// Logger receives what an operator should see. Nil means silence.
+	Logger *zap.Logger
+}
+
+// withDefaults returns a copy in which every zero value is replaced.
+func (c Config) withDefaults() Config {
+	half := max(1, runtime.GOMAXPROCS(0)/2)
+	set(&c.Workers, half)
+	set(&c.Appliers, half)
+	set(&c.TickInterval, 50*time.Millisecond)
+	set(&c.SegmentBytes, 64<<20)
+	set(&c.MaxGroups, 1_000_000)
+	set(&c.MaxCommandBytes, 1<<20)
+	set(&c.MaxInflightBytes, 256<<20)
+	set(&c.MaxGroupInflightBytes, 16<<20)
+	set(&c.CacheBytes, 64<<20)
+	set(&c.MaxApplyBytes, 64<<20)
+	set(&c.MaxReceiveBytes, 64<<20)
+	if c.Logger == nil {
+		c.Logger = zap.NewNop()
+	}
+	return c
+}
+
+func set[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Validate reports all faults of the configuration at once, each as a
+// [*ConfigError]. It changes nothing.
+func (c Config) Validate() error {
+	var faults []error
+	fault := func(field string, value any, rule string) {
+		faults = append(faults, &ConfigError{Field: field, Value: value, Rule: rule})
+	}
+	if c.Cluster == 0 {
+		fault("Cluster", c.Cluster, "must not be zero")
+	}
+	if c.ID == 0 {
+		fault("ID", c.ID, "must not be zero")
+	}
+	if c.Dir == "" {
+		fault("Dir", `""`, "must name a directory")
+	}
+	if c.Transport == nil && c.Listen == "" {
+		fault("Listen", `""`, "must be an address when there is no Transport")
+	}
+	if _, ok := c.Peers[0]; ok {
+		fault("Peers", "store 0", "is not a store")
+	}
+	c = c.withDefaults()
+	const mib = 1 << 20
+	for _, f := range []struct {
+		field    string
+		value    int64
+		low, top int64
+		rule     string
+	}{
+		{"Workers", int64(c.Workers), 1, 1024, "must be 1 to 1024"},
+		{"Appliers", int64(c.Appliers), 1, 1024, "must be 1 to 1024"},
+		{"TickInterval", int64(c.TickInterval), int64(time.Millisecond), int64(time.Minute), "ns must be 1 ms to 1 min"},
+		{"SegmentBytes", c.SegmentBytes, 64 << 10, 1 << 30, "must be 64 KiB to 1 GiB"},
+		{"MaxGroups", int64(c.MaxGroups), 1, 1 << 24, "must be 1 to 16777216"},
+		{"MaxCommandBytes", int64(c.MaxCommandBytes), 1, 32 * mib, "must be 1 to 32 MiB"},
+		{"MaxGroupInflightBytes", c.MaxGroupInflightBytes, 1, 1 << 40, "must be positive"},
+		{"MaxInflightBytes", c.MaxInflightBytes, 1, 1 << 40, "must be positive"},
+		{"CacheBytes", c.CacheBytes, 1, 1 << 40, "must be positive"},
+		{"MaxApplyBytes", c.MaxApplyBytes, 1, 1 << 40, "must be positive"},
+		{"MaxReceiveBytes", c.MaxReceiveBytes, 1, 1 << 40, "must be positive"},
+	} {
+		if f.value < f.low || f.value > f.top {
+			fault(f.field, f.value, f.rule)
+		}
+	}
+	if c.MaxGroupInflightBytes > c.MaxInflightBytes {
+		fault("MaxGroupInflightBytes", c.MaxGroupInflightBytes, "must not exceed MaxInflightBytes")
+	}
+	if int64(c.MaxCommandBytes) > c.SegmentBytes/4 {
+		fault("MaxCommandBytes", c.MaxCommandBytes, "must not exceed a quarter of SegmentBytes")
+	}
+	if err := c.Tuning.Validate(); err != nil {
+		faults = append(faults, err)
+	}
+	return errors.Join(faults...)
+}
+
+// Member is one replica of a group and the store it lives on.
+type Member struct {
+	Replica wire.ReplicaID
+	Store   wire.StoreID
+}
+
+// GroupConfig says what StartGroup starts.
+type GroupConfig struct {
+	// ID of the group, the same on all stores. Must not be zero.
+	ID wire.GroupID
+	// Members are the initial voters, in the same order on every store: the
+	// one at place ID mod len leads first. When the group is stored already
+	// they may be left out, or must be the stored ones.
+	Members []Member
+	// StateMachine is called until the group stops.
+	StateMachine StateMachine
+}

@@ -1,0 +1,37 @@
+// Package engine is the store: it runs the replicas of very many raft groups
+// over one log, one worker pool and one connection per pair of stores and lane.
+//
+//	Propose ─▶ mailbox ─┐                       ┌─▶ log batch ─▶ raftlog ──acks──▶ mailbox
+//	frames  ─▶ mailbox ─┼─▶ scheduler ─▶ worker ┼─▶ frame per peer store ─▶ transport
+//	ticks   ─▶ deadline ┘     round      turn   └─▶ apply queue ─▶ applier ─▶ state machine,
+//	                                                                completion of proposals
+//
+// A worker takes a round of runnable groups and gives each a turn: everything
+// in its mailbox goes through the core ([multiraft/group]), and what the core
+// hands out is gathered for the whole round into one log batch, one frame per
+// peer store and one hand-off per applier.
+//
+// # Terms
+//
+// A turn is one pass of one group through a worker, a round the turns a worker
+// takes together. The gate is what makes batching clock itself: while a log
+// batch with own proposals is being synced, further proposals gather in their
+// mailboxes, and all of them go into the next batch when that sync ends.
+//
+// # Invariants
+//
+//   - E1: a core is touched only by the worker that runs its slot, or under
+//     the replica's turn lock.
+//   - E2: everything a turn persists is in the round's log batch before
+//     anything of a later turn of that group is; batches reach the log in the
+//     order in which rounds of one group end.
+//   - E3: a pending proposal completes exactly once, on its group's applier.
+//   - E4: a state machine is called by one goroutine at a time.
+//   - E5: while the gate is closed every mailbox with proposals is on the
+//     gate's list or flagged to the scheduler.
+//
+// # Concurrency
+//
+// All methods of [Store] and [Group] may be called from any goroutine. Close
+// waits for everything the store started.
+package engine

@@ -1,0 +1,105 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+
+	"multiraft/wire"
+)
+
+var (
+	// ErrClosed answers calls on a store that is closed or closing.
+	ErrClosed = errors.New("store is closed")
+	// ErrUnknownGroup answers calls that name a group the store does not run.
+	ErrUnknownGroup = errors.New("unknown group")
+	// ErrGroupExists answers StartGroup for a group that already runs.
+	ErrGroupExists = errors.New("group runs already")
+	// ErrGroupStopped completes what was pending when its group was stopped.
+	ErrGroupStopped = errors.New("group is stopped")
+	// ErrBusy refuses work at once because a budget is used up: bytes in flight
+	// of the group or the store, groups per store, or free disk space. Nothing
+	// was queued; try again later.
+	ErrBusy = errors.New("busy")
+	// ErrLeadershipLost completes proposals whose leader stepped down before
+	// they were committed. Whether they take effect is unknown.
+	ErrLeadershipLost = errors.New("leadership lost, outcome unknown")
+	// ErrProposalDropped completes proposals that another leader's entries
+	// replaced. They did not take effect and never will.
+	ErrProposalDropped = errors.New("proposal was dropped")
+	// ErrNoLeader answers reads for which no leader was found in time. The
+	// read may be repeated.
+	ErrNoLeader = errors.New("no leader")
+	// ErrPendingInUse answers ProposeAsync with a Pending that still waits for
+	// an earlier proposal.
+	ErrPendingInUse = errors.New("pending object is in use")
+)
+
+// NotLeaderError refuses a proposal on a replica that does not lead its group.
+// Leader and Store are zero when no leader is known.
+type NotLeaderError struct {
+	Group  wire.GroupID
+	Leader wire.ReplicaID
+	Store  wire.StoreID
+}
+
+func (e *NotLeaderError) Error() string {
+	if e.Leader == 0 {
+		return fmt.Sprintf("group %d: not leader, no leader is known", e.Group)
+	}
+	return fmt.Sprintf("group %d: not leader, replica %d on store %d is", e.Group, e.Leader, e.Store)
+}
+
+// CommandTooLargeError refuses a command above Config.MaxCommandBytes.
+type CommandTooLargeError struct {
+	Group        wire.GroupID
+	Bytes, Limit int
+}
+
+func (e *CommandTooLargeError) Error() string {
+	return fmt.Sprintf("group %d: command of %d bytes exceeds the limit of %d", e.Group, e.Bytes, e.Limit)
+}
+
+// GroupFailedError says why one replica stopped by itself: its state machine
+// failed, its log is damaged, or the core found a contradiction. Other groups
+// of the store go on.
+type GroupFailedError struct {
+	Group   wire.GroupID
+	Replica wire.ReplicaID
+	Err     error
+}
+
+func (e *GroupFailedError) Error() string {
+	return fmt.Sprintf("group %d: replica %d failed: %v", e.Group, e.Replica, e.Err)
+}
+
+func (e *GroupFailedError) Unwrap() error { return e.Err }
+
+// StoreFailedError says why the whole store stopped: its log could not be
+// written or synced. It is final until the store is opened again.
+type StoreFailedError struct {
+	Store wire.StoreID
+	Err   error
+}
+
+func (e *StoreFailedError) Error() string {
+	return fmt.Sprintf("store %d failed: %v", e.Store, e.Err)
+}
+
+func (e *StoreFailedError) Unwrap() error { return e.Err }
+
+// PanicError wraps what a state machine panicked with.
+type PanicError struct {
+	Value any
+	Stack []byte
+}
+
+func (e *PanicError) Error() string { return fmt.Sprintf("state machine panicked: %v", e.Value) }
+
+// ConfigError is one fault in a configuration.
+type ConfigError struct {
+	Field string
+	Value any
+	Rule  string
+}
+
+func (e *ConfigError) Error() string { return fmt.Sprintf("%s: %v %s", e.Field, e.Value, e.Rule) }

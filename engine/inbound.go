@@ -1,0 +1,109 @@
+package engine
+
+import (
+	"go.uber.org/zap"
+
+	"multiraft/batch"
+	"multiraft/scheduler"
+	"multiraft/wire"
+)
+
+// inbox is what handling one frame needs; recycled through Store.inboxes.
+type inbox struct {
+	reader batch.Reader
+	free   *messageNode
+	slots  []scheduler.Slot
+}
+
+// HandleFrame sorts the messages of a frame into the mailboxes of their groups
+// and wakes them all at once. The transport calls it; frames of one peer and
+// lane come one after the other.
+//
+// Messages for groups that do not run here, from replicas that do not live on
+// the sending store, or to a replica id that is not ours are dropped and
+// counted: raft needs no message to arrive.
+//
+//mr:hotpath
+func (s *Store) HandleFrame(from wire.StoreID, payload []byte) {
+	in := s.inboxes.Get().(*inbox)
+	in.reader.Reset(payload)
+	in.slots = in.slots[:0]
+	s.mu.RLock()
+	for {
+		if in.free == nil {
+			in.free = s.messages.get()
+		}
+		node := in.free
+		ok, err := in.reader.Next(&node.message)
+		if err != nil {
+			s.metrics.badFrames.Add(1)
+			s.badFrame(from, err)
+			break
+		}
+		if !ok {
+			break
+		}
+		r := s.groups[node.message.Group]
+		if r == nil {
+			s.metrics.strayMessages.Add(1)
+			continue
+		}
+		at := r.members.place(node.message.From)
+		if at < 0 || r.members.members[at].Store != from || node.message.To != r.members.members[r.members.self].Replica {
+			s.metrics.strayMessages.Add(1)
+			continue
+		}
+		if n := int64(len(node.message.Entries)); n > 0 {
+			if s.receiveBytes.Add(n) > s.cfg.MaxReceiveBytes {
+				s.receiveBytes.Add(-n)
+				s.metrics.droppedAppends.Add(1)
+				continue
+			}
+		}
+		in.free = node.next
+		node.next = nil
+		r.mu.Lock()
+		if r.box.first == nil {
+			r.box.first = node
+			in.slots = append(in.slots, r.slot)
+		} else {
+			r.box.last.next = node
+		}
+		r.box.last = node
+		r.mu.Unlock()
+	}
+	s.mu.RUnlock()
+	s.sched.SetBatch(in.slots, flagMessage)
+	s.inboxes.Put(in)
+}
+
+// badFrame reports a frame whose rest was dropped.
+func (s *Store) badFrame(from wire.StoreID, err error) {
+	s.cfg.Logger.Warn("dropped the rest of a bad frame", zap.Uint64("from", uint64(from)), zap.Error(err))
+}
+
+// PeerUp is called by the transport when a peer can be reached.
+func (s *Store) PeerUp(peer wire.StoreID, incarnation uint64) {
+	s.cfg.Logger.Info("peer store is connected", zap.Uint64("peer", uint64(peer)), zap.Uint64("incarnation", incarnation))
+}
+
+// PeerDown is called by the transport when a peer cannot be reached any more.
+// Leaders then probe its replicas instead of sending ahead.
+func (s *Store) PeerDown(peer wire.StoreID, err error) {
+	s.cfg.Logger.Info("peer store is disconnected", zap.Uint64("peer", uint64(peer)), zap.Error(err))
+	var slots []scheduler.Slot
+	s.mu.RLock()
+	for _, r := range s.running() {
+		for i := range r.members.members {
+			if r.members.members[i].Store != peer || i == r.members.self {
+				continue
+			}
+			r.mu.Lock()
+			r.box.unreachable |= 1 << i
+			r.mu.Unlock()
+			slots = append(slots, r.slot)
+		}
+	}
+	s.mu.RUnlock()
+	s.sched.SetBatch(slots, flagControl)
+}

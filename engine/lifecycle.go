@@ -1,0 +1,358 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+
+	"multiraft/group"
+	"multiraft/scheduler"
+	"multiraft/wire"
+)
+
+// Group is a handle on one group of a store. It stays valid after the group
+// has stopped; calls then return ErrGroupStopped.
+type Group struct {
+	store   *Store
+	replica *replica
+}
+
+// ID returns the id of the group.
+func (g *Group) ID() wire.GroupID { return g.replica.id }
+
+// Store returns the store that runs this replica.
+func (g *Group) Store() *Store { return g.store }
+
+// Leader returns the member that leads the group as far as this replica knows.
+// It is the zero Member when none is known.
+func (g *Group) Leader() Member { return g.replica.leader() }
+
+// IsLeader tells whether this replica leads the group as far as it knows.
+func (g *Group) IsLeader() bool { return g.replica.isLeader() }
+
+// StoredGroup is a group that the store's log holds.
+type StoredGroup struct {
+	ID      wire.GroupID
+	Members []Member
+}
+
+// Stored lists the groups in the store's log, by id, whether they run or not.
+// After a restart, call StartGroup for those that shall go on.
+func (s *Store) Stored() ([]StoredGroup, error) {
+	if err := s.state(); err != nil {
+		return nil, err
+	}
+	var list []StoredGroup
+	for _, id := range s.log.Groups() {
+		meta := s.log.Group(id).Meta()
+		if len(meta) == 0 {
+			continue
+		}
+		members, err := decodeMembers(meta)
+		if err != nil {
+			return nil, fmt.Errorf("group %d: stored members: %w", id, err)
+		}
+		list = append(list, StoredGroup{ID: id, Members: members})
+	}
+	return list, nil
+}
+
+// StartGroup runs a replica of a group on this store. The first start writes
+// the members to the log; later ones go on from what is stored, and the state
+// machine is given all entries behind what it reports as applied (see
+// [Durable]).
+//
+// It does not wait for a leader; ctx bounds nothing but the start itself.
+func (s *Store) StartGroup(ctx context.Context, cfg GroupConfig) (*Group, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := s.state(); err != nil {
+		return nil, err
+	}
+	if err := cfg.validate(s.cfg.ID); err != nil {
+		return nil, fmt.Errorf("group %d: configuration: %w", cfg.ID, err)
+	}
+	r := &replica{store: s, id: cfg.ID, log: s.log.Group(cfg.ID)}
+	if err := r.log.Err(); err != nil {
+		return nil, fmt.Errorf("group %d: stored log: %w", cfg.ID, err)
+	}
+	members, isNew, err := r.agreeMembers(cfg.Members)
+	if err != nil {
+		return nil, err
+	}
+	applied := r.log.First() - 1
+	if durable, ok := cfg.StateMachine.(Durable); ok {
+		if applied, err = durable.AppliedIndex(); err != nil {
+			return nil, fmt.Errorf("group %d: applied index: %w", cfg.ID, err)
+		}
+	}
+	if applied+1 < r.log.First() {
+		return nil, fmt.Errorf("group %d: state machine is at %d, stored entries begin at %d: %w",
+			cfg.ID, applied, r.log.First(), wire.ErrCompacted)
+	}
+	r.applied.Store(uint64(applied))
+	r.apply.machine, r.apply.ended, r.logged = cfg.StateMachine, make(chan struct{}), make(chan struct{})
+	if err := s.admit(r, members, isNew, applied); err != nil {
+		return nil, err
+	}
+	if isNew && int(uint64(cfg.ID)%uint64(len(members))) == r.members.self {
+		r.turnMu.Lock()
+		r.boot = bootCampaign{attempts: bootAttempts}
+		r.turnMu.Unlock()
+	}
+	s.sched.Set(r.slot, flagControl)
+	return &Group{store: s, replica: r}, nil
+}
+
+// validate reports all faults of a group's configuration at once.
+func (c GroupConfig) validate(store wire.StoreID) error {
+	var faults []error
+	fault := func(field string, value any, rule string) {
+		faults = append(faults, &ConfigError{Field: field, Value: value, Rule: rule})
+	}
+	if c.ID == 0 {
+		fault("ID", c.ID, "must not be zero")
+	}
+	if c.StateMachine == nil {
+		fault("StateMachine", "nil", "must be given")
+	}
+	if len(c.Members) > maxMembers {
+		fault("Members", len(c.Members), fmt.Sprintf("members, at most %d are possible", maxMembers))
+	}
+	here := false
+	for i, m := range c.Members {
+		if m.Replica == 0 || m.Store == 0 {
+			fault("Members", fmt.Sprintf("%+v", m), "has a zero id")
+		}
+		here = here || m.Store == store
+		for _, other := range c.Members[:i] {
+			if other.Replica == m.Replica || other.Store == m.Store {
+				fault("Members", fmt.Sprintf("%+v", m), "stands twice")
+			}
+		}
+	}
+	if len(c.Members) > 0 && !here {
+		fault("Members", fmt.Sprintf("%+v", c.Members), fmt.Sprintf("must have a replica on store %d", store))
+	}
+	return errors.Join(faults...)
+}
+
+// maxMembers bounds the initial voters: the largest majority that the core has
+// a sorting network for.
+const maxMembers = 7
+
+// agreeMembers holds the given members against the stored ones and returns
+// those in force.
+func (r *replica) agreeMembers(given []Member) (members []Member, isNew bool, err error) {
+	meta := r.log.Meta()
+	if len(meta) == 0 {
+		if len(given) == 0 {
+			return nil, false, fmt.Errorf("group %d: configuration: %w", r.id,
+				&ConfigError{Field: "Members", Value: "none", Rule: "must be given when the group is not stored yet"})
+		}
+		return given, true, nil
+	}
+	stored, err := decodeMembers(meta)
+	if err != nil {
+		return nil, false, fmt.Errorf("group %d: stored members: %w", r.id, err)
+	}
+	if len(given) > 0 && !slices.Equal(given, stored) {
+		return nil, false, fmt.Errorf("group %d: configuration: %w", r.id,
+			&ConfigError{Field: "Members", Value: fmt.Sprintf("%+v", given), Rule: fmt.Sprintf("must be the stored ones, %+v", stored)})
+	}
+	return stored, false, nil
+}
+
+// encodeMembers is the inverse of decodeMembers.
+func encodeMembers(members []Member) []byte {
+	m := membership(members)
+	return m.AppendTo(nil)
+}
+
+// decodeMembers reads the members from a group's meta record.
+func decodeMembers(meta []byte) ([]Member, error) {
+	var m wire.Membership
+	if _, err := m.Decode(meta); err != nil {
+		return nil, err
+	}
+	var members []Member
+	for _, member := range m.Members {
+		members = append(members, Member{Replica: member.Replica, Store: member.Store})
+	}
+	return members, nil
+}
+
+func membership(members []Member) wire.Membership {
+	var m wire.Membership
+	for _, member := range members {
+		m.Members = append(m.Members, wire.Member{Replica: member.Replica, Store: member.Store, Role: wire.Voter})
+	}
+	return m
+}
+
+// admit builds the core, gives the replica a slot and makes it reachable.
+func (s *Store) admit(r *replica, members []Member, isNew bool, applied wire.Index) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.state(); err != nil {
+		return err
+	}
+	if s.groups[r.id] != nil {
+		return fmt.Errorf("group %d: %w", r.id, ErrGroupExists)
+	}
+	if len(s.groups) >= s.cfg.MaxGroups {
+		return fmt.Errorf("group %d: %w: the store runs %d groups, its MaxGroups", r.id, ErrBusy, len(s.groups))
+	}
+	r.members = s.memberSet(members)
+	core, err := group.New(group.Config{
+		Group:   r.id,
+		Replica: r.members.members[r.members.self].Replica,
+		Members: &r.members.wire,
+		Tuning:  &s.cfg.Tuning,
+		Storage: r.log,
+		Rand:    &s.seeds,
+		Now:     s.now.Load(),
+		Applied: applied,
+	})
+	if err != nil {
+		return fmt.Errorf("group %d: %w", r.id, err)
+	}
+	r.core = core
+	if len(s.freeSlots) == 0 {
+		s.growSlots()
+	}
+	r.slot = s.freeSlots[len(s.freeSlots)-1]
+	s.freeSlots = s.freeSlots[:len(s.freeSlots)-1]
+	r.applier = s.appliers[int(r.slot)%len(s.appliers)]
+	if isNew {
+		// Batches are written in order: whatever the replica promises later is
+		// durable only when this is.
+		b := s.batches.get()
+		b.Meta(r.log, encodeMembers(members))
+		s.log.Submit(&b.Batch)
+	}
+	(*s.replicas.Load())[r.slot].Store(r)
+	s.groups[r.id] = r
+	return nil
+}
+
+// growSlots doubles the number of slots. A worker that still has the smaller
+// array misses nothing: a slot is flagged only after its replica was stored,
+// and rounds load the array after their flags.
+//
+// REQUIRES: s.mu is held, no slot is free.
+func (s *Store) growSlots() {
+	old := *s.replicas.Load()
+	grown := make([]atomic.Pointer[replica], max(64, 2*len(old)))
+	for i := range old {
+		grown[i].Store(old[i].Load())
+	}
+	s.sched.Grow(len(grown))
+	s.replicas.Store(&grown)
+	for slot := len(grown) - 1; slot >= len(old); slot-- {
+		s.freeSlots = append(s.freeSlots, scheduler.Slot(slot))
+	}
+}
+
+// memberSet returns the shared set for members.
+//
+// REQUIRES: s.mu is held.
+func (s *Store) memberSet(members []Member) *memberSet {
+	key := string(encodeMembers(members))
+	if set := s.sets[key]; set != nil {
+		return set
+	}
+	set := &memberSet{wire: membership(members), members: slices.Clone(members)}
+	for i, m := range members {
+		if m.Store == s.cfg.ID {
+			set.self = i
+			set.peers = append(set.peers, -1)
+			continue
+		}
+		at := slices.Index(s.peers, m.Store)
+		if at < 0 {
+			at = len(s.peers)
+			s.peers = append(s.peers, m.Store)
+		}
+		set.peers = append(set.peers, int32(at))
+	}
+	s.sets[key] = set
+	return set
+}
+
+// StopGroup stops the replica of a group on this store and waits until its
+// state machine is not called any more. What is pending completes with
+// ErrGroupStopped. The group's log stays; StartGroup goes on from it.
+func (s *Store) StopGroup(ctx context.Context, id wire.GroupID) error {
+	if err := s.state(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	r := s.groups[id]
+	s.mu.Unlock()
+	if r == nil {
+		return fmt.Errorf("group %d: %w", id, ErrUnknownGroup)
+	}
+	r.close()
+	s.sched.Set(r.slot, flagControl)
+	for _, end := range []chan struct{}{r.apply.ended, r.logged} {
+		select {
+		case <-end:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.groups[id] == r {
+		delete(s.groups, id)
+		(*s.replicas.Load())[r.slot].Store(nil)
+		s.sched.SetDeadline(r.slot, never)
+		s.freeSlots = append(s.freeSlots, r.slot)
+	}
+	return nil
+}
+
+// Group returns the handle of a group that runs on this store.
+func (s *Store) Group(id wire.GroupID) (*Group, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	r := s.groups[id]
+	if r == nil {
+		return nil, false
+	}
+	return &Group{store: s, replica: r}, true
+}
+
+// Groups returns the handles of all groups that run on this store.
+func (s *Store) Groups() []*Group {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var list []*Group
+	for _, r := range s.running() {
+		list = append(list, &Group{store: s, replica: r})
+	}
+	return list
+}
+
+// WaitLeader returns when this replica knows a leader of its group. It returns
+// ctx's error when that ends first, and why when the replica stops.
+func (g *Group) WaitLeader(ctx context.Context) error {
+	for {
+		if err := g.Err(); err != nil {
+			return err
+		}
+		known := g.replica.leaderKnown()
+		if known == nil {
+			return nil
+		}
+		select {
+		case <-known:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

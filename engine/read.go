@@ -1,0 +1,196 @@
+package engine
+
+import (
+	"context"
+	"runtime/debug"
+	"sync"
+
+	"multiraft/group"
+	"multiraft/wire"
+)
+
+// readRequest is one linearizable read on its way.
+type readRequest struct {
+	query  any
+	value  any
+	err    error
+	done   chan struct{}    // holds one signal
+	notify func(any, error) // called instead of done
+}
+
+// finish wakes who waits.
+func (q *readRequest) finish() {
+	if q.notify != nil {
+		q.notify(q.value, q.err)
+		return
+	}
+	q.done <- struct{}{}
+}
+
+var readRequests = sync.Pool{New: func() any { return &readRequest{done: make(chan struct{}, 1)} }}
+
+// waitingRead is what waits for the core's answer to one ReadIndex.
+type waitingRead struct {
+	context  uint64
+	expires  uint64 // tick
+	requests []*readRequest
+}
+
+// readTicks is how many election time-outs a read waits for a leader before it
+// ends with ErrNoLeader.
+const readElections = 3
+
+// Read runs query on the state machine of this replica and returns a value that
+// reflects every write acknowledged anywhere before Read was called (thesis,
+// section 6.4). Reads that come together share one round of heartbeats. It
+// works on followers, which ask the leader for the index.
+//
+// When ctx ends first, its error is returned.
+func (g *Group) Read(ctx context.Context, query any) (any, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	req := readRequests.Get().(*readRequest)
+	req.query = query
+	if err := g.replica.enqueueRead(req); err != nil {
+		return nil, err
+	}
+	select {
+	case <-req.done:
+		value, err := req.value, req.err
+		req.query, req.value, req.err = nil, nil, nil
+		readRequests.Put(req)
+		return value, err
+	case <-ctx.Done():
+		return nil, ctx.Err() // the applier still holds req; it is not reused
+	}
+}
+
+// ReadAsync is Read without a goroutine that waits: done is called once, on the
+// applier's goroutine, and must not block. After an error done is not called.
+func (g *Group) ReadAsync(query any, done func(value any, err error)) error {
+	return g.replica.enqueueRead(&readRequest{query: query, notify: done})
+}
+
+// enqueueRead puts a read into the mailbox.
+func (r *replica) enqueueRead(req *readRequest) error {
+	if err := r.state(); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	if r.box.closed {
+		r.mu.Unlock()
+		return r.refuseClosed()
+	}
+	r.box.reads = append(r.box.reads, req)
+	first := len(r.box.reads) == 1
+	r.mu.Unlock()
+	if first {
+		r.store.sched.Set(r.slot, flagMessage)
+	}
+	return nil
+}
+
+// startReads asks the core to confirm one index for all requests of a turn.
+func (w *worker) startReads(r *replica, requests []*readRequest, now uint64) {
+	s := w.store
+	s.metrics.reads.Add(int64(len(requests)))
+	context := s.readContext.Add(1)
+	if err := r.core.ReadIndex(context); err != nil {
+		q := &w.apply[r.applier.at]
+		q.tasks = append(q.tasks, applyTask{kind: taskReadFailed, replica: r, reads: requests, err: s.readRefusal(err)})
+		return
+	}
+	r.reads = append(r.reads, waitingRead{context: context, requests: requests,
+		expires: now + uint64(readElections*s.electionTicks())})
+}
+
+// readRefusal turns the core's word into the engine's.
+func (s *Store) readRefusal(err error) error {
+	switch err {
+	case group.ErrNoLeader, group.ErrNotLeader:
+		return ErrNoLeader
+	case group.ErrBusy:
+		return ErrBusy
+	}
+	return err
+}
+
+// finishRead passes the requests behind a confirmed index to the applier.
+func (w *worker) finishRead(r *replica, read group.ReadState) {
+	q := &w.apply[r.applier.at]
+	for i := range r.reads {
+		if r.reads[i].context != read.Context {
+			continue
+		}
+		task := applyTask{kind: taskRead, replica: r, reads: r.reads[i].requests, last: read.Index}
+		if read.Dropped {
+			task.kind, task.err = taskReadFailed, ErrNoLeader
+		}
+		q.tasks = append(q.tasks, task)
+		r.reads = append(r.reads[:i], r.reads[i+1:]...)
+		return
+	}
+}
+
+// expireReads gives up on answers that were lost on the way.
+func (w *worker) expireReads(r *replica, now uint64) {
+	for len(r.reads) > 0 && r.reads[0].expires <= now {
+		q := &w.apply[r.applier.at]
+		q.tasks = append(q.tasks, applyTask{kind: taskReadFailed, replica: r, reads: r.reads[0].requests, err: ErrNoLeader})
+		r.reads = r.reads[1:]
+	}
+	if len(r.reads) == 0 {
+		r.reads = nil
+	}
+}
+
+// serveApplied serves the reads whose index is applied now.
+func (a *applier) serveApplied(r *replica, applied wire.Index) {
+	if len(r.apply.reads) == 0 {
+		return
+	}
+	kept := r.apply.reads[:0]
+	for _, read := range r.apply.reads {
+		if read.index <= applied {
+			a.serveReads(r, read.requests)
+		} else {
+			kept = append(kept, read)
+		}
+	}
+	clear(r.apply.reads[len(kept):])
+	r.apply.reads = kept
+}
+
+// serveReads runs queries and wakes their callers.
+func (a *applier) serveReads(r *replica, requests []*readRequest) {
+	if err := r.ending(); err != nil {
+		a.endReads(requests, err)
+		return
+	}
+	for _, req := range requests {
+		req.value, req.err = queryOn(r.apply.machine, req.query)
+		if p, ok := req.err.(*PanicError); ok {
+			r.fail(p)
+		}
+		req.finish()
+	}
+}
+
+// queryOn calls Query and turns a panic into an error.
+func queryOn(machine StateMachine, query any) (value any, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			value, err = nil, &PanicError{Value: v, Stack: debug.Stack()}
+		}
+	}()
+	return machine.Query(query)
+}
+
+// endReads wakes callers with an error.
+func (a *applier) endReads(requests []*readRequest, err error) {
+	for _, req := range requests {
+		req.value, req.err = nil, err
+		req.finish()
+	}
+}

@@ -1,0 +1,212 @@
+package engine
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"multiraft/group"
+	"multiraft/raftlog"
+	"multiraft/scheduler"
+	"multiraft/wire"
+)
+
+// Flags say why a group has to run. Several set at once cost one turn.
+const (
+	flagMessage scheduler.Flags = 1 << iota // messages or reads are in the mailbox
+	flagAck                                 // the log made something durable
+	flagTick                                // the deadline of the group is due
+	flagPropose                             // the gate let the proposals through
+	flagApply                               // the appliers have room again
+	flagControl                             // start, stop, failure, a peer that went away
+)
+
+// memberSet is a list of members, shared by all groups that have the same one.
+type memberSet struct {
+	wire    wire.Membership
+	members []Member
+	peers   []int32 // place of each member's store in Store.peers, -1 for this store
+	self    int     // place of the member on this store
+}
+
+// place returns where replica stands in the set, -1 when it is no member.
+func (m *memberSet) place(replica wire.ReplicaID) int {
+	for i := range m.members {
+		if m.members[i].Replica == replica {
+			return i
+		}
+	}
+	return -1
+}
+
+// replica is one member of one group on this store: its core, its mailbox and
+// what its applier knows of it.
+type replica struct {
+	store   *Store
+	slot    scheduler.Slot
+	id      wire.GroupID
+	members *memberSet
+	log     *raftlog.Group
+	applier *applier
+
+	// lead is the place of the leader in members plus one, 0 when unknown.
+	// Written by the worker, read by proposers.
+	lead atomic.Int32
+	// failed is why the replica stopped by itself, nil while it runs.
+	failed atomic.Pointer[GroupFailedError]
+	// stopping is set by StopGroup and Close; the worker drops the core.
+	stopping atomic.Bool
+	// inflightBytes counts proposals from admission to completion.
+	inflightBytes atomic.Int64
+	// logged is closed when a replica that ended has nothing on its way to the
+	// disk any more.
+	logged chan struct{}
+	// applied is the last index the state machine has seen.
+	applied atomic.Uint64
+
+	mu       sync.Mutex // guards the fields below; taken last, held for a few instructions
+	box      mailbox
+	leadWait chan struct{} // closed when a leader becomes known, or the replica ends; nil when nobody waits
+
+	turnMu sync.Mutex // guards the fields below; held for a turn, and by Status
+	core   *group.Group
+	role   group.Role
+	term   wire.Term
+	cached int64 // bytes in the core's tail, as counted in Store.cachedBytes
+	reads  []waitingRead
+	boot   bootCampaign
+	ended  bool // the applier has been told that nothing more comes
+
+	apply applyState // owned by the applier
+}
+
+// mailbox gathers what waits for the next turn.
+type mailbox struct {
+	first, last *messageNode
+	ack         group.Ack
+	reads       []*readRequest
+	unreachable uint32 // bit per member whose store went away
+	closed      bool   // the replica takes nothing any more
+
+	// Proposals are encoded right into the block that will be logged and
+	// sent. full holds blocks that reached maxBlockBytes.
+	block   wire.Block
+	pending []*Pending
+	full    []proposalRun
+}
+
+// proposalRun is one block under construction and who waits for its entries.
+type proposalRun struct {
+	block   wire.Block
+	pending []*Pending
+}
+
+// bootCampaign makes the preferred replica of a new group campaign at once, and
+// again while the other stores do not run the group yet.
+type bootCampaign struct {
+	attempts int
+	next     uint64 // tick
+}
+
+const (
+	bootAttempts = 200
+	bootInterval = 2 // ticks between two attempts
+)
+
+// isLeader tells whether this replica led its group after its last turn.
+func (r *replica) isLeader() bool { return int(r.lead.Load()) == r.members.self+1 }
+
+// leader returns the leader known after the last turn, zero when unknown.
+func (r *replica) leader() Member {
+	if at := r.lead.Load(); at > 0 {
+		return r.members.members[at-1]
+	}
+	return Member{}
+}
+
+// leaderKnown returns a channel that is closed when WaitLeader has reason to
+// look again, and nil when a leader is known.
+func (r *replica) leaderKnown() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.lead.Load() != 0 {
+		return nil
+	}
+	if r.leadWait == nil {
+		r.leadWait = make(chan struct{})
+	}
+	return r.leadWait
+}
+
+// setLeader publishes the place of the leader plus one, or 0, and wakes those
+// who wait for one.
+func (r *replica) setLeader(lead int32, ended bool) {
+	r.mu.Lock()
+	r.lead.Store(lead)
+	if r.leadWait != nil && (lead != 0 || ended) {
+		close(r.leadWait)
+		r.leadWait = nil
+	}
+	r.mu.Unlock()
+}
+
+// postAck puts acks of the log into the mailbox. Acks of one group arrive in the
+// order of their sequence numbers, so the newest stands for all before it; one
+// without blocks keeps the place of the last one with blocks.
+//
+//mr:hotpath
+func (r *replica) postAck(ack group.Ack) {
+	r.mu.Lock()
+	if ack.Index == 0 {
+		ack.Term, ack.Index = r.box.ack.Term, r.box.ack.Index
+	}
+	r.box.ack = ack
+	r.mu.Unlock()
+}
+
+// take empties the mailbox. Proposals stay unless the gate let them through.
+//
+//mr:hotpath
+func (r *replica) take(proposals bool) mailbox {
+	r.mu.Lock()
+	box := r.box
+	if proposals {
+		r.box = mailbox{closed: box.closed}
+	} else {
+		r.box = mailbox{closed: box.closed, block: box.block, pending: box.pending, full: box.full}
+		box.block, box.pending, box.full = nil, nil, nil
+	}
+	r.mu.Unlock()
+	return box
+}
+
+// fail stops the replica for good and tells everyone who waits on it.
+func (r *replica) fail(err error) {
+	failed := &GroupFailedError{Group: r.id, Replica: r.members.members[r.members.self].Replica, Err: err}
+	if r.failed.CompareAndSwap(nil, failed) {
+		r.store.groupFailed(failed)
+		r.store.sched.Set(r.slot, flagControl)
+	}
+}
+
+// state returns why the replica takes no work, nil when it does.
+func (r *replica) state() error {
+	if err := r.store.state(); err != nil {
+		return err
+	}
+	if failed := r.failed.Load(); failed != nil {
+		return failed
+	}
+	if r.stopping.Load() {
+		return ErrGroupStopped
+	}
+	return nil
+}
+
+// refuseClosed returns why a closed mailbox takes nothing. It is never nil, not
+// even between the closing of the mailbox and the word of why.
+func (r *replica) refuseClosed() error {
+	if err := r.state(); err != nil {
+		return err
+	}
+	return ErrGroupStopped
+}

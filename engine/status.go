@@ -1,0 +1,130 @@
+package engine
+
+import (
+	"sync/atomic"
+
+	"multiraft/group"
+	"multiraft/wire"
+)
+
+// Status is what a replica knows of its group at one moment.
+type Status struct {
+	ID      wire.GroupID
+	Members []Member
+	// Self is the replica that was asked, Leader whom it follows.
+	Self, Leader Member
+	Role         group.Role
+	Term         wire.Term
+	// First and Last bound the entries in the log; Committed and Applied are as
+	// in the raft paper.
+	First, Last, Committed, Applied wire.Index
+	// Progress of the other members, on a leader.
+	Progress []group.Progress
+	// Err is why the replica stopped, nil while it runs.
+	Err error
+}
+
+// Status returns what this replica knows. It waits for a turn of the group to
+// end.
+func (g *Group) Status() Status {
+	r := g.replica
+	st := Status{
+		ID:      r.id,
+		Members: append([]Member(nil), r.members.members...),
+		Self:    r.members.members[r.members.self],
+		Leader:  r.leader(),
+		First:   r.log.First(),
+		Last:    r.log.Last(),
+		Applied: wire.Index(r.applied.Load()),
+		Err:     r.state(),
+	}
+	r.turnMu.Lock()
+	defer r.turnMu.Unlock()
+	if r.core == nil {
+		return st
+	}
+	var core group.Status
+	r.core.Status(&core)
+	st.Role, st.Term = core.Role, core.Term
+	st.Committed, st.Last = core.Commit, core.Last
+	st.Progress = core.Progress
+	return st
+}
+
+// Applied returns the index of the last entry that the state machine of this
+// replica has seen.
+func (g *Group) Applied() wire.Index { return wire.Index(g.replica.applied.Load()) }
+
+// Err returns why the replica takes no work, nil while it does.
+func (g *Group) Err() error { return g.replica.state() }
+
+// metrics are the store's counters.
+type metrics struct {
+	proposals       atomic.Int64
+	applied         atomic.Int64
+	reads           atomic.Int64
+	elections       atomic.Int64
+	leading         atomic.Int64
+	failedGroups    atomic.Int64
+	badFrames       atomic.Int64
+	strayMessages   atomic.Int64
+	refusedMessages atomic.Int64
+	droppedAppends  atomic.Int64
+	droppedFrames   atomic.Int64
+}
+
+// Metrics are counters since Open, unless said otherwise.
+type Metrics struct {
+	Groups  int   // that run now
+	Leading int64 // groups led now
+
+	Proposals int64 // commands that got an index here
+	Applied   int64 // commands applied here
+	Reads     int64 // linearizable reads
+	Elections int64 // campaigns that replicas here started
+
+	Syncs         int64 // of the log
+	LogBytes      int64 // written to the log
+	WireBytes     int64 // sent to peers
+	WireFrames    int64 // sent to peers
+	InflightBytes int64 // now: commands proposed and not completed
+	ApplyBytes    int64 // now: committed and not applied
+	CachedBytes   int64 // now: entries kept in memory
+
+	FailedGroups    int64 // groups that stopped by themselves
+	BadFrames       int64 // frames dropped for what they held
+	StrayMessages   int64 // messages for or from replicas that are not there
+	RefusedMessages int64 // messages a core refused
+	DroppedAppends  int64 // appends dropped for want of MaxReceiveBytes
+	DroppedFrames   int64 // frames the transport had no room for
+}
+
+// Metrics returns the counters.
+func (s *Store) Metrics() Metrics {
+	s.mu.RLock()
+	groups := len(s.groups)
+	s.mu.RUnlock()
+	log, lanes := s.log.Stats(), s.transport.Stats().Lanes
+	m := &s.metrics
+	return Metrics{
+		Groups:          groups,
+		Leading:         m.leading.Load(),
+		Proposals:       m.proposals.Load(),
+		Applied:         m.applied.Load(),
+		Reads:           m.reads.Load(),
+		Elections:       m.elections.Load(),
+		Syncs:           int64(log.Syncs),
+		LogBytes:        int64(log.Bytes),
+		WireBytes:       int64(lanes[wire.Urgent].BytesSent + lanes[wire.Bulk].BytesSent),
+		WireFrames:      int64(lanes[wire.Urgent].FramesSent + lanes[wire.Bulk].FramesSent),
+		InflightBytes:   s.inflightBytes.Load(),
+		ApplyBytes:      s.applyBytes.Load(),
+		CachedBytes:     s.cachedBytes.Load(),
+		FailedGroups:    m.failedGroups.Load(),
+		BadFrames:       m.badFrames.Load(),
+		StrayMessages:   m.strayMessages.Load(),
+		RefusedMessages: m.refusedMessages.Load(),
+		DroppedAppends:  m.droppedAppends.Load(),
+		DroppedFrames:   m.droppedFrames.Load(),
+	}
+}

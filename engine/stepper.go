@@ -1,0 +1,87 @@
+package engine
+
+// Stepper runs a store without goroutines: who drives it decides when each part
+// takes its next step, and so can run whole clusters on one goroutine, with
+// virtual time, from one seed. The store behaves the same as one from Open as
+// long as every step that has something to do is taken some time.
+//
+// All methods must be called from one goroutine. Propose, Read, StopGroup and
+// Batch.Wait block until steps were taken, so a driver uses ProposeAsync and
+// ReadAsync.
+type Stepper struct{ store *Store }
+
+// OpenStepped opens a store like Open, but starts nothing: not the ticker, not
+// the log writer, not the workers. Config.Transport and Config.Seed must be
+// given; Config.FS decides what is durable.
+func OpenStepped(cfg Config) (*Store, *Stepper, error) {
+	if cfg.Transport == nil {
+		return nil, nil, &ConfigError{Field: "Transport", Value: "nil", Rule: "must be given to a stepped store"}
+	}
+	if cfg.Seed == 0 {
+		return nil, nil, &ConfigError{Field: "Seed", Value: 0, Rule: "must be given to a stepped store"}
+	}
+	s, err := open(cfg, true)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := s.transport.Start(s); err != nil {
+		return nil, nil, err
+	}
+	return s, &Stepper{store: s}, nil
+}
+
+// Tick advances logical time by one.
+func (d *Stepper) Tick() { d.store.tick() }
+
+// Workers returns how many workers there are.
+func (d *Stepper) Workers() int { return len(d.store.workers) }
+
+// Worker runs one round of a worker. It returns false when there was nothing to
+// run.
+func (d *Stepper) Worker(at int) bool { return d.store.sched.Step(at) }
+
+// Appliers returns how many appliers there are.
+func (d *Stepper) Appliers() int { return len(d.store.appliers) }
+
+// Applier does what is queued for an applier. It returns false when there was
+// nothing.
+func (d *Stepper) Applier(at int) bool { return d.store.appliers[at].step() }
+
+// Log writes and syncs what is queued for the log. It returns false when there
+// was nothing.
+func (d *Stepper) Log() bool { return d.store.log.Step() }
+
+// Maintain does one piece of the log's background work. It returns false when
+// there was nothing.
+func (d *Stepper) Maintain() bool { return d.store.log.Maintain() }
+
+// Close stops the store in good order, taking the steps that this needs. A
+// driver that wants a crash drops the store instead and opens its files again.
+func (d *Stepper) Close() error {
+	s := d.store
+	if !s.closing.CompareAndSwap(false, true) {
+		return s.result
+	}
+	s.stopAll()
+	for again := true; again; {
+		again = false
+		for at := range s.workers {
+			again = d.Worker(at) || again
+		}
+		again = d.Log() || again
+		for at := range s.appliers {
+			again = d.Applier(at) || again
+		}
+	}
+	close(s.stopped)
+	err := s.transport.Close()
+	if closeErr := s.sched.Close(); err == nil {
+		err = closeErr
+	}
+	if closeErr := s.log.Close(); err == nil {
+		err = closeErr
+	}
+	s.result = err
+	close(s.closed)
+	return err
+}

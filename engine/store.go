@@ -1,0 +1,484 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"multiraft/batch"
+	"multiraft/group"
+	"multiraft/raftlog"
+	"multiraft/scheduler"
+	"multiraft/transport"
+	"multiraft/wire"
+)
+
+// Store runs the replicas of many groups over one directory. Open makes one,
+// Close ends it.
+type Store struct {
+	cfg       Config
+	log       *raftlog.Log
+	sched     *scheduler.Scheduler
+	transport transport.Transport
+	workers   []*worker
+	appliers  []*applier
+	gate      gate
+	seeds     seedSource
+	metrics   metrics
+
+	now         atomic.Uint64 // ticks since Open
+	readContext atomic.Uint64
+	failure     atomic.Pointer[StoreFailedError]
+	closing     atomic.Bool
+
+	// Budgets, see Config.
+	inflightBytes atomic.Int64
+	receiveBytes  atomic.Int64
+	applyBytes    atomic.Int64
+	cachedBytes   atomic.Int64
+
+	messages messagePool
+	blocks   slicePool[byte]
+	pendings slicePool[*Pending]
+	batches  batchPool
+	inboxes  sync.Pool
+	waiters  sync.Pool
+	ackSlots []scheduler.Slot // owned by Durable
+
+	heldMu sync.Mutex // guards held
+	held   []scheduler.Slot
+
+	// replicas is indexed by slot. A larger array is published when it is full;
+	// entries change under mu and are read by workers without it.
+	replicas atomic.Pointer[[]atomic.Pointer[replica]]
+
+	mu        sync.RWMutex // guards the fields below; taken before replica.mu
+	groups    map[wire.GroupID]*replica
+	freeSlots []scheduler.Slot
+	sets      map[string]*memberSet
+	peers     []wire.StoreID // places used by memberSet.peers, never reordered
+
+	sealAfter uint64 // batches in the log when tick last looked; tick's own
+
+	ticker  *time.Ticker
+	stopped chan struct{}  // closed by Close
+	loops   sync.WaitGroup // ticker and appliers
+	closed  chan struct{}  // closed when Close is done
+	result  error          // of Close, valid when closed is
+}
+
+// Open opens or creates the store in cfg.Dir, reads its log, and starts
+// listening. Groups run once StartGroup was called for them.
+//
+// It returns the faults of the configuration, [raftlog.ErrLocked] when the
+// directory is open elsewhere, a [*raftlog.IdentityError] when it belongs to
+// another store or cluster, and errors of the disk and the network.
+func Open(cfg Config) (*Store, error) {
+	s, err := open(cfg, false)
+	if err != nil {
+		return nil, err
+	}
+	s.log.Start()
+	s.sched.Start()
+	s.loops.Add(1 + len(s.appliers))
+	for _, a := range s.appliers {
+		go s.applyLoop(a)
+	}
+	s.ticker = time.NewTicker(s.cfg.TickInterval)
+	go s.tickLoop()
+	if err := s.transport.Start(s); err != nil {
+		return nil, errors.Join(fmt.Errorf("store %d: start transport: %w", cfg.ID, err), s.Close())
+	}
+	return s, nil
+}
+
+// open builds a store without any goroutine of its own. serial keeps recovery
+// on this goroutine too.
+func open(cfg Config, serial bool) (*Store, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("store %d: configuration: %w", cfg.ID, err)
+	}
+	cfg = cfg.withDefaults()
+	s := &Store{
+		cfg:     cfg,
+		groups:  make(map[wire.GroupID]*replica),
+		sets:    make(map[string]*memberSet),
+		stopped: make(chan struct{}),
+		closed:  make(chan struct{}),
+	}
+	s.replicas.Store(&[]atomic.Pointer[replica]{})
+	s.blocks.maxCap = 2 * maxBlockBytes
+	s.pendings.maxCap = 16 << 10
+	s.inboxes.New = func() any { return &inbox{} }
+	s.waiters.New = func() any { return newWaiter() }
+	s.seeds.state.Store(cfg.Seed)
+	if cfg.Seed == 0 {
+		s.seeds.state.Store(rand.Uint64())
+	}
+	var err error
+	s.log, err = raftlog.Open(raftlog.Options{
+		FS:           cfg.FS,
+		Dir:          cfg.Dir,
+		Cluster:      cfg.Cluster,
+		Store:        cfg.ID,
+		SegmentBytes: cfg.SegmentBytes,
+		NoSync:       cfg.NoSync,
+		Serial:       serial,
+		Rand:         s.seeds.Uint64,
+		Events:       logEvents(cfg.Logger),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("store %d: open log: %w", cfg.ID, err)
+	}
+	s.log.SetSink(s)
+	for at := range cfg.Appliers {
+		s.appliers = append(s.appliers, newApplier(s, at))
+	}
+	s.sched, err = scheduler.New(scheduler.Config{Workers: cfg.Workers, RoundSize: roundSize, Processor: s})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("store %d: %w", cfg.ID, err), s.log.Close())
+	}
+	s.gate.sched = s.sched
+	for range cfg.Workers {
+		s.workers = append(s.workers, newWorker(s))
+	}
+	s.transport = cfg.Transport
+	if s.transport == nil {
+		s.transport, err = transport.NewTCP(transport.TCPConfig{
+			Cluster:     cfg.Cluster,
+			Store:       cfg.ID,
+			Incarnation: s.log.Identity().Incarnation,
+			Listen:      cfg.Listen,
+			Peers:       cfg.Peers,
+			Rand:        s.seeds.Uint64,
+			HelloRefused: func(err *transport.HelloError) {
+				cfg.Logger.Warn("hello refused", zap.Error(err))
+			},
+		})
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("store %d: listen on %s: %w", cfg.ID, cfg.Listen, err), s.log.Close())
+		}
+	}
+	identity := s.log.Identity()
+	cfg.Logger.Info("store is open", zap.Uint64("cluster", cfg.Cluster), zap.Uint64("store", uint64(cfg.ID)),
+		zap.Uint64("incarnation", identity.Incarnation), zap.Int("stored groups", len(s.log.Groups())))
+	return s, nil
+}
+
+const (
+	// roundSize is how many groups share one log batch and one frame per peer.
+	// Larger rounds make fewer, larger syncs; a group waits for its round.
+	roundSize = 1024
+	// maxBlockBytes cuts the proposals of one group into blocks, so that no
+	// single one holds up a batch or a frame.
+	maxBlockBytes = 256 << 10
+	// maxFrameBytes cuts frames to peers.
+	maxFrameBytes = 512 << 10
+)
+
+// seedSource is the randomness of all groups of a store: splitmix64, safe for
+// concurrent use and the same sequence for the same seed.
+type seedSource struct{ state atomic.Uint64 }
+
+// Uint64 returns the next number.
+func (s *seedSource) Uint64() uint64 {
+	z := s.state.Add(0x9e3779b97f4a7c15)
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31
+}
+
+// ID returns the store's id.
+func (s *Store) ID() wire.StoreID { return s.cfg.ID }
+
+// Addr returns the address that the store listens on, empty for transports
+// without one.
+func (s *Store) Addr() string {
+	if t, ok := s.transport.(interface{ Addr() string }); ok {
+		return t.Addr()
+	}
+	return ""
+}
+
+// SetPeer adds a peer store or changes its address. Transports without
+// addresses ignore it.
+func (s *Store) SetPeer(id wire.StoreID, addr string) error {
+	if t, ok := s.transport.(interface {
+		SetPeer(wire.StoreID, string) error
+	}); ok {
+		return t.SetPeer(id, addr)
+	}
+	return nil
+}
+
+// Err returns why the whole store stopped, nil while it runs.
+func (s *Store) Err() error {
+	if failure := s.failure.Load(); failure != nil {
+		return failure
+	}
+	return nil
+}
+
+// state returns why the store takes no work, nil when it does.
+func (s *Store) state() error {
+	if failure := s.failure.Load(); failure != nil {
+		return failure
+	}
+	if s.closing.Load() {
+		return ErrClosed
+	}
+	return nil
+}
+
+// running returns all replicas by slot.
+//
+// REQUIRES: s.mu is held.
+func (s *Store) running() []*replica {
+	var list []*replica
+	replicas := *s.replicas.Load()
+	for i := range replicas {
+		if r := replicas[i].Load(); r != nil {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+// Durable is called by the log after each sync with the batches it covered.
+//
+//mr:hotpath
+func (s *Store) Durable(batches []*raftlog.Batch, err error) {
+	if err != nil {
+		s.fail(err)
+	}
+	own := 0
+	slots := s.ackSlots[:0]
+	for _, b := range batches {
+		lb := b.Owner.(*logBatch)
+		for i := range lb.acks {
+			a := &lb.acks[i]
+			if err == nil {
+				a.replica.postAck(a.ack)
+			}
+			if a.last {
+				close(a.replica.logged)
+				continue
+			}
+			slots = append(slots, a.replica.slot)
+		}
+		if lb.own {
+			own++
+		}
+		s.batches.put(lb)
+	}
+	s.ackSlots = slots
+	s.sched.SetBatch(slots, flagAck)
+	if own > 0 {
+		s.gate.open(own)
+	}
+}
+
+// fail stops the whole store: its log is not to be trusted any more. Nothing is
+// acknowledged from here on, and as no heartbeat leaves either, other stores
+// take over its leaderships.
+func (s *Store) fail(err error) {
+	failure := &StoreFailedError{Store: s.cfg.ID, Err: err}
+	if !s.failure.CompareAndSwap(nil, failure) {
+		return
+	}
+	s.cfg.Logger.Error("store failed", zap.Uint64("store", uint64(s.cfg.ID)), zap.Error(err))
+	s.mu.RLock()
+	for _, r := range s.running() {
+		s.sched.Set(r.slot, flagControl)
+	}
+	s.mu.RUnlock()
+}
+
+// groupFailed reports that one group stopped by itself.
+func (s *Store) groupFailed(err *GroupFailedError) {
+	s.metrics.failedGroups.Add(1)
+	s.cfg.Logger.Error("group failed", zap.Uint64("group", uint64(err.Group)), zap.Uint64("replica", uint64(err.Replica)), zap.Error(err.Err))
+}
+
+// leaderChanged reports a new leader at debug level.
+func (s *Store) leaderChanged(r *replica) {
+	if check := s.cfg.Logger.Check(zap.DebugLevel, "leader changed"); check != nil {
+		leader := r.leader()
+		check.Write(zap.Uint64("group", uint64(r.id)), zap.Uint64("leader", uint64(leader.Replica)), zap.Uint64("store", uint64(leader.Store)))
+	}
+}
+
+// refusal turns the core's word about a proposal into the engine's.
+func (s *Store) refusal(r *replica, err error) error {
+	switch {
+	case errors.Is(err, group.ErrNotLeader):
+		leader := r.leader()
+		return &NotLeaderError{Group: r.id, Leader: leader.Replica, Store: leader.Store}
+	case errors.Is(err, group.ErrBusy):
+		return ErrBusy
+	}
+	return err
+}
+
+// electionTicks is the election time-out in force.
+func (s *Store) electionTicks() int { return s.cfg.Tuning.WithDefaults().ElectionTicks }
+
+// newOutbox returns an outbox for the peer at the given place.
+func (s *Store) newOutbox(peer int) outbox {
+	s.mu.RLock()
+	to := s.peers[peer]
+	s.mu.RUnlock()
+	return outbox{
+		builder: batch.NewBuilder(s.transport.Buffer, maxFrameBytes),
+		send: func(lane wire.Lane, payload []byte) error {
+			return s.transport.Send(to, lane, payload)
+		},
+	}
+}
+
+// holdApply remembers a group whose committed entries wait for the appliers.
+func (s *Store) holdApply(slot scheduler.Slot) {
+	s.heldMu.Lock()
+	s.held = append(s.held, slot)
+	s.heldMu.Unlock()
+	s.applied(0) // the appliers may have run dry before the slot was on the list
+}
+
+// applied gives back room in the apply budget and wakes groups that wait for it.
+//
+//mr:hotpath
+func (s *Store) applied(bytes int64) {
+	if s.applyBytes.Add(-bytes) > s.cfg.MaxApplyBytes/2 {
+		return
+	}
+	s.heldMu.Lock()
+	held := s.held
+	s.held = nil
+	s.heldMu.Unlock()
+	s.sched.SetBatch(held, flagApply)
+}
+
+// tick advances logical time by one. Every sealTicks it looks whether the log
+// has come to rest, and seals it, so that its last batch is proven durable.
+func (s *Store) tick() {
+	now := s.now.Add(1)
+	s.sched.Tick(now, flagTick)
+	if now%sealTicks == 0 {
+		batches := s.log.Stats().Batches
+		if batches == s.sealAfter {
+			s.log.Seal()
+		}
+		s.sealAfter = batches
+	}
+}
+
+const sealTicks = 32
+
+// tickLoop ends when stopped is closed. After a pause of the process, lost
+// ticks stay lost: time-outs then run from what the store has really seen.
+func (s *Store) tickLoop() {
+	defer s.loops.Done()
+	for {
+		select {
+		case <-s.ticker.C:
+			s.tick()
+		case <-s.stopped:
+			return
+		}
+	}
+}
+
+// applyLoop ends when stopped is closed and nothing is queued.
+func (s *Store) applyLoop(a *applier) {
+	defer s.loops.Done()
+	for {
+		for a.step() {
+		}
+		select {
+		case <-a.wake:
+		case <-s.stopped:
+			for a.step() {
+			}
+			return
+		}
+	}
+}
+
+// Close stops all groups, completes everything pending with ErrClosed, makes
+// the log durable and waits for all goroutines. Later calls wait for the first
+// and return the same error.
+func (s *Store) Close() error {
+	if !s.closing.CompareAndSwap(false, true) {
+		<-s.closed
+		return s.result
+	}
+	for _, r := range s.stopAll() {
+		<-r.apply.ended
+	}
+	err := s.transport.Close()
+	err = errors.Join(err, s.sched.Close())
+	if s.ticker != nil {
+		s.ticker.Stop()
+	}
+	close(s.stopped)
+	s.loops.Wait()
+	err = errors.Join(err, s.log.Close())
+	s.result = err
+	close(s.closed)
+	return err
+}
+
+// stopAll tells all replicas to stop and returns them.
+func (s *Store) stopAll() []*replica {
+	s.mu.Lock()
+	list := s.running()
+	s.mu.Unlock()
+	for _, r := range list {
+		r.close()
+		s.sched.Set(r.slot, flagControl)
+	}
+	return list
+}
+
+// close refuses everything that comes from now on; what is in the mailbox gets
+// its answer in the turn that sees stopping.
+func (r *replica) close() {
+	r.mu.Lock()
+	r.box.closed = true
+	r.mu.Unlock()
+	r.stopping.Store(true)
+}
+
+// never is a deadline that does not come.
+const never = math.MaxUint64
+
+// logEvents passes on what the log wants an operator to know.
+func logEvents(log *zap.Logger) raftlog.Events {
+	return raftlog.Events{
+		TailCut: func(segment uint64, offset int64) {
+			log.Info("cut the unproven tail of the log", zap.Uint64("segment", segment), zap.Int64("offset", offset))
+		},
+		Damaged: func(err *raftlog.CorruptionError, groups []wire.GroupID) {
+			log.Error("the log is damaged", zap.Error(err), zap.Int("groups", len(groups)))
+		},
+		CheckpointSkipped: func(name string, err error) {
+			log.Warn("index checkpoint is not usable, scanning the whole log", zap.String("name", name), zap.Error(err))
+		},
+		DiskFull: func(full bool) {
+			if full {
+				log.Error("disk is full: proposals are refused until there is space")
+			} else {
+				log.Info("disk has space again")
+			}
+		},
+		MaintainFailed: func(err error) { log.Warn("background work of the log", zap.Error(err)) },
+		Failed:         func(err error) { log.Error("log failed", zap.Error(err)) },
+		Ignored:        func(name string) { log.Warn("left a foreign file alone", zap.String("name", name)) },
+	}
+}

@@ -1,0 +1,416 @@
+package engine
+
+import (
+	"sync"
+
+	"go.uber.org/zap"
+
+	"multiraft/batch"
+	"multiraft/group"
+	"multiraft/raftlog"
+	"multiraft/scheduler"
+	"multiraft/wire"
+)
+
+// worker is what one scheduler worker needs to run rounds. Its fields belong to
+// the goroutine that runs the worker.
+//
+// A round goes through three stages: every group has its turn and leaves
+// blocks, messages and apply tasks here; then frames leave for the peers, so
+// that followers sync while this store does (thesis, section 10.2.1); then the
+// log batch and the apply tasks are handed over.
+type worker struct {
+	store *Store
+	ready group.Ready
+	arena wire.Arena
+	free  freeNodes
+	out   []outbox // per place in Store.peers
+	dirty []int32  // peers with something in out
+	log   *logBatch
+	apply []applyQueue // per applier, swapped into it at the end of a round
+}
+
+// outbox gathers a round's messages to one peer store.
+type outbox struct {
+	builder *batch.Builder
+	send    func(lane wire.Lane, payload []byte) error
+	dirty   bool
+}
+
+// logBatch is a raftlog batch and whom to tell when it is durable.
+type logBatch struct {
+	raftlog.Batch
+	acks []slotAck
+	own  bool // holds own proposals, so the gate is closed for it
+}
+
+// slotAck is what a turn persisted. The last one of a replica that ends tells
+// that nothing of it is on its way to the disk any more.
+type slotAck struct {
+	replica *replica
+	ack     group.Ack
+	last    bool
+}
+
+// batchPool recycles log batches.
+type batchPool struct {
+	mu   sync.Mutex
+	free []*logBatch
+}
+
+func (p *batchPool) get() *logBatch {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n := len(p.free); n > 0 {
+		b := p.free[n-1]
+		p.free = p.free[:n-1]
+		return b
+	}
+	b := &logBatch{}
+	b.Owner = b
+	return b
+}
+
+func (p *batchPool) put(b *logBatch) {
+	b.Reset()
+	clear(b.acks)
+	b.acks, b.own = b.acks[:0], false
+	p.mu.Lock()
+	p.free = append(p.free, b)
+	p.mu.Unlock()
+}
+
+func newWorker(s *Store) *worker {
+	w := &worker{store: s, apply: make([]applyQueue, len(s.appliers))}
+	w.ready.Arena = &w.arena
+	return w
+}
+
+// Process runs one round. The scheduler calls it, one round of a worker after
+// the other, and never with the same slot on two workers.
+//
+//mr:hotpath
+func (s *Store) Process(at int, round []scheduler.Work) {
+	w := s.workers[at]
+	w.log = s.batches.get()
+	replicas := *s.replicas.Load()
+	for i := range round {
+		if slot := int(round[i].Slot); slot < len(replicas) {
+			if r := replicas[slot].Load(); r != nil {
+				w.turn(r, round[i].Flags)
+			}
+		}
+	}
+	w.finish()
+}
+
+// turn gives one group everything in its mailbox and gathers what it hands
+// out. The order is: messages, acknowledgements of the log, reads, proposals,
+// time, ready.
+//
+//mr:hotpath
+func (w *worker) turn(r *replica, flags scheduler.Flags) {
+	s := w.store
+	box := r.take(flags&(flagPropose|flagControl) != 0)
+	r.turnMu.Lock()
+	defer r.turnMu.Unlock()
+	if r.core == nil || r.state() != nil {
+		w.turnAway(r, &box)
+		return
+	}
+	core := r.core
+	now := s.now.Load()
+	core.Clock(now)
+	for node := box.first; node != nil; {
+		next := node.next
+		if n := int64(len(node.message.Entries)); n > 0 {
+			s.receiveBytes.Add(-n)
+		}
+		if err := core.Step(&node.message); err != nil {
+			s.metrics.refusedMessages.Add(1)
+		}
+		w.free.add(node, &s.messages)
+		node = next
+	}
+	if box.ack.Seq != 0 {
+		core.Persisted(box.ack)
+	}
+	core.Applied(wire.Index(r.applied.Load()))
+	if box.unreachable != 0 {
+		for i := range r.members.members {
+			if box.unreachable&(1<<i) != 0 {
+				core.Unreachable(r.members.members[i].Replica)
+			}
+		}
+	}
+	if len(box.reads) > 0 {
+		w.startReads(r, box.reads, now)
+	}
+	own := false
+	for _, run := range box.full {
+		own = w.propose(r, run.block, run.pending) || own
+	}
+	if len(box.pending) > 0 {
+		own = w.propose(r, box.block, box.pending) || own
+	}
+	core.Tick(now)
+	if r.boot.attempts > 0 {
+		w.bootCampaign(r, now)
+	}
+	w.takeReady(r, own)
+	if err := core.Err(); err != nil {
+		r.fail(err)
+		return
+	}
+	w.noteChanges(r)
+	w.expireReads(r, now)
+	deadline := core.Deadline()
+	if r.boot.attempts > 0 {
+		deadline = min(deadline, r.boot.next)
+	}
+	if len(r.reads) > 0 {
+		deadline = min(deadline, r.reads[0].expires)
+	}
+	s.sched.SetDeadline(r.slot, deadline)
+}
+
+// propose hands one block of proposals to the core and, when the core takes
+// it, to the applier that will complete them.
+//
+//mr:hotpath
+func (w *worker) propose(r *replica, built wire.Block, pending []*Pending) bool {
+	s := w.store
+	// The block under construction goes back to its pool; the one that is
+	// logged and sent lives in the arena, where nobody has to count its users.
+	block := wire.Block(append(w.arena.Alloc(len(built)), built...))
+	s.blocks.put(built)
+	first, term, err := r.core.Propose(block, len(pending))
+	q := &w.apply[r.applier.at]
+	if err != nil {
+		q.tasks = append(q.tasks, applyTask{kind: taskRefused, replica: r, pending: pending, err: s.refusal(r, err)})
+		return false
+	}
+	q.tasks = append(q.tasks, applyTask{kind: taskProposed, replica: r, pending: pending, first: first, term: term})
+	s.metrics.proposals.Add(int64(len(pending)))
+	return true
+}
+
+// takeReady gathers what the core hands out.
+//
+//mr:hotpath
+func (w *worker) takeReady(r *replica, own bool) {
+	s := w.store
+	rd := &w.ready
+	rd.HoldCommitted = s.applyBytes.Load() > s.cfg.MaxApplyBytes
+	if !r.core.Ready(rd) {
+		if rd.HoldCommitted {
+			s.holdApply(r.slot)
+		}
+		return
+	}
+	if rd.HoldCommitted {
+		s.holdApply(r.slot)
+	}
+	for i := range rd.Messages {
+		w.send(r, &rd.Messages[i])
+	}
+	if rd.Seq != 0 {
+		ack := group.Ack{Seq: rd.Seq}
+		if rd.SyncHardState {
+			w.log.HardState(r.log, rd.HardState)
+		}
+		for _, block := range rd.Blocks {
+			w.log.Append(r.log, block)
+			ack.Term, ack.Index = block.Term(), block.Last()
+		}
+		w.log.acks = append(w.log.acks, slotAck{replica: r, ack: ack})
+		w.log.own = w.log.own || own
+	}
+	q := &w.apply[r.applier.at]
+	if rd.CommittedFirst <= rd.CommittedLast {
+		lo := len(q.blocks)
+		q.blocks = append(q.blocks, rd.Committed...)
+		bytes := int64(0)
+		for _, block := range rd.Committed {
+			bytes += int64(len(block))
+		}
+		q.bytes += bytes
+		q.tasks = append(q.tasks, applyTask{kind: taskCommitted, replica: r,
+			first: rd.CommittedFirst, last: rd.CommittedLast, lo: lo, hi: len(q.blocks), bytes: bytes})
+	}
+	for _, read := range rd.Reads {
+		w.finishRead(r, read)
+	}
+}
+
+// send adds a message to the frame for the store its receiver lives on.
+//
+//mr:hotpath
+func (w *worker) send(r *replica, m *wire.Message) {
+	at := r.members.place(m.To)
+	if at < 0 || r.members.peers[at] < 0 {
+		w.store.metrics.strayMessages.Add(1)
+		return
+	}
+	peer := int(r.members.peers[at])
+	for len(w.out) <= peer {
+		w.out = append(w.out, w.store.newOutbox(len(w.out)))
+	}
+	out := &w.out[peer]
+	out.builder.Add(m)
+	if !out.dirty {
+		out.dirty = true
+		w.dirty = append(w.dirty, int32(peer))
+	}
+}
+
+// finish ends a round: frames out, log batch out, apply tasks out.
+//
+//mr:hotpath
+func (w *worker) finish() {
+	s := w.store
+	for _, peer := range w.dirty {
+		out := &w.out[peer]
+		if err := out.builder.Flush(out.send); err != nil {
+			// What the transport has no room for is lost, which raft bears.
+			s.metrics.droppedFrames.Add(1)
+		}
+		out.dirty = false
+	}
+	w.dirty = w.dirty[:0]
+	if w.log.Len() > 0 || len(w.log.acks) > 0 {
+		if w.log.own {
+			s.gate.close()
+		}
+		s.log.Submit(&w.log.Batch)
+	} else {
+		s.batches.put(w.log)
+	}
+	w.log = nil
+	for i := range w.apply {
+		s.appliers[i].hand(&w.apply[i])
+	}
+}
+
+// noteChanges publishes a change of role or leader, and lets go of what waits
+// for a leadership that ended.
+//
+//mr:hotpath
+func (w *worker) noteChanges(r *replica) {
+	s := w.store
+	core := r.core
+	if bytes := int64(core.TailBytes()); bytes != r.cached {
+		s.cachedBytes.Add(bytes - r.cached)
+		r.cached = bytes
+		if s.cachedBytes.Load() > s.cfg.CacheBytes {
+			core.ReleaseTail()
+			left := int64(core.TailBytes())
+			s.cachedBytes.Add(left - r.cached)
+			r.cached = left
+		}
+	}
+	role, term := core.Role(), core.Term()
+	if lead := int32(r.members.place(core.Leader()) + 1); lead != r.lead.Load() {
+		r.setLeader(lead, false)
+		s.leaderChanged(r)
+	}
+	if role == r.role && term == r.term {
+		return
+	}
+	led := r.role == group.Leader
+	if led && (role != group.Leader || term != r.term) {
+		q := &w.apply[r.applier.at]
+		q.tasks = append(q.tasks, applyTask{kind: taskLost, replica: r, err: ErrLeadershipLost})
+	}
+	if led != (role == group.Leader) {
+		if led {
+			s.metrics.leading.Add(-1)
+		} else {
+			s.metrics.leading.Add(1)
+		}
+	}
+	if role == group.Candidate && (r.role != group.Candidate || term != r.term) ||
+		role == group.Leader && !led && r.role != group.Candidate ||
+		role == group.PreCandidate && r.role != group.PreCandidate {
+		s.metrics.elections.Add(1)
+	}
+	r.role, r.term = role, term
+}
+
+// bootCampaign makes the preferred replica of a new group stand for election
+// until there is a leader.
+func (w *worker) bootCampaign(r *replica, now uint64) {
+	if r.core.Leader() != 0 {
+		r.boot = bootCampaign{}
+		return
+	}
+	if now < r.boot.next {
+		return
+	}
+	r.boot.attempts--
+	r.boot.next = now + bootInterval
+	if err := r.core.Campaign(); err != nil {
+		w.store.cfg.Logger.Warn("first campaign", zap.Uint64("group", uint64(r.id)), zap.Error(err))
+		r.boot = bootCampaign{}
+	}
+}
+
+// turnAway empties the mailbox of a replica that takes no more work and tells
+// the applier to fail what waits.
+func (w *worker) turnAway(r *replica, box *mailbox) {
+	s := w.store
+	err := r.state()
+	if err == nil {
+		err = ErrGroupStopped
+	}
+	for node := box.first; node != nil; {
+		next := node.next
+		s.receiveBytes.Add(-int64(len(node.message.Entries)))
+		w.free.add(node, &s.messages)
+		node = next
+	}
+	q := &w.apply[r.applier.at]
+	for _, run := range box.full {
+		q.tasks = append(q.tasks, applyTask{kind: taskRefused, replica: r, pending: run.pending, err: err})
+	}
+	if len(box.pending) > 0 {
+		q.tasks = append(q.tasks, applyTask{kind: taskRefused, replica: r, pending: box.pending, err: err})
+	}
+	if len(box.reads) > 0 {
+		q.tasks = append(q.tasks, applyTask{kind: taskReadFailed, replica: r, reads: box.reads, err: err})
+	}
+	for _, read := range r.reads {
+		q.tasks = append(q.tasks, applyTask{kind: taskReadFailed, replica: r, reads: read.requests, err: err})
+	}
+	r.reads = nil
+	s.sched.SetDeadline(r.slot, never)
+	if r.ended {
+		return
+	}
+	r.ended = true
+	if r.core != nil {
+		w.saveCommit(r)
+		if r.role == group.Leader {
+			s.metrics.leading.Add(-1)
+		}
+		s.cachedBytes.Add(-r.cached)
+		r.cached = 0
+	}
+	r.core, r.role = nil, group.Follower
+	r.setLeader(0, true)
+	w.log.acks = append(w.log.acks, slotAck{replica: r, last: true})
+	q.tasks = append(q.tasks, applyTask{kind: taskEnd, replica: r, err: err})
+}
+
+// saveCommit writes the commit index of a group that stops in good order, so
+// that its state machine is up to date right after the next start. Nothing
+// depends on it: commit is volatile in raft.
+func (w *worker) saveCommit(r *replica) {
+	if r.failed.Load() != nil || w.store.failure.Load() != nil {
+		return
+	}
+	hs := r.core.HardState()
+	if stored := r.log.HardState(); hs.Term == stored.Term && hs.Vote == stored.Vote && hs.Commit > stored.Commit {
+		w.log.HardState(r.log, hs)
+	}
+}
