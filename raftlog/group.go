@@ -1,0 +1,225 @@
+package raftlog
+
+import (
+	"fmt"
+	"sync"
+
+	"multiraft/wire"
+)
+
+// Group is the part of the log that belongs to one group: where its entries
+// are, its hard state and its meta blob. It answers for what is durable; what
+// is queued shows up when the writer has synced it.
+//
+// Methods may be called from any goroutine. A handle is valid as long as its
+// log is, and costs under 200 bytes while the group is idle with one block.
+type Group struct {
+	log *Log
+	id  wire.GroupID
+
+	mu   sync.Mutex // guards the fields below; nothing is taken or awaited under it
+	hard wire.HardState
+	meta string
+	index
+	// at holds the segment of each live control record, zero where there is
+	// none. It is what the straggler rewrite and the account of live bytes need.
+	at      [controlKinds]uint32
+	removed bool
+	damaged bool // the error is in Log.damage
+}
+
+// The control records of a group, of which the newest of each is live.
+const (
+	controlHard = iota
+	controlMeta
+	controlCompact
+	controlFlag // tombstone or damage
+	controlKinds
+)
+
+// ID returns the id of the group.
+func (g *Group) ID() wire.GroupID { return g.id }
+
+// HardState returns the durable hard state, zero when there is none.
+func (g *Group) HardState() wire.HardState {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.hard
+}
+
+// Meta returns a copy of the blob stored by [Batch.Meta], nil when there is
+// none.
+func (g *Group) Meta() []byte {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.at[controlMeta] == 0 {
+		return nil
+	}
+	return []byte(g.meta)
+}
+
+// Removed reports whether the group was removed by [Batch.Remove] and has not
+// been written to since.
+func (g *Group) Removed() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.removed
+}
+
+// Err returns a [*CorruptionError] when entries or votes of the group were lost
+// in a damaged part of the log. Such a group must not vote or acknowledge; only
+// [Batch.Remove] takes the mark off.
+func (g *Group) Err() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.errLocked()
+}
+
+func (g *Group) errLocked() error {
+	if !g.damaged {
+		return nil
+	}
+	return fmt.Errorf("group %d: %w", g.id, g.log.damageOf(g.id))
+}
+
+// First returns the index of the first entry that is not compacted, which is
+// one behind Last when there is none.
+func (g *Group) First() wire.Index {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.first()
+}
+
+// Last returns the index of the last durable entry.
+func (g *Group) Last() wire.Index {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.last()
+}
+
+// Term returns the term of entry i, which may be the last compacted one.
+// Entries before are [wire.ErrCompacted], behind the last [wire.ErrUnavailable].
+func (g *Group) Term(i wire.Index) (wire.Term, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case g.damaged:
+		return 0, g.errLocked()
+	case i < g.compacted:
+		return 0, fmt.Errorf("group %d: term of entry %d: %w", g.id, i, wire.ErrCompacted)
+	case i > g.last():
+		return 0, fmt.Errorf("group %d: term of entry %d: %w", g.id, i, wire.ErrUnavailable)
+	}
+	return g.term(i), nil
+}
+
+// stored reports whether the log holds anything of the group.
+func (g *Group) stored() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.at != [controlKinds]uint32{} || len(g.blocks) > 0
+}
+
+// controlBytes is the size of the record in which control k is stored.
+func (g *Group) controlBytes(k int) uint32 {
+	switch k {
+	case controlHard:
+		return hardStateBytes
+	case controlMeta:
+		return recordHeaderBytes + uint32(len(g.meta))
+	}
+	return plainRecordBytes
+}
+
+// The apply methods below are the only ones that change a group. The writer
+// calls them for what it has made durable, recovery for what it finds, so that
+// both come to the same state. Each returns how many bytes it made live.
+// REQUIRES: mu is held.
+
+// applyBlock indexes a block of new entries.
+//
+//mr:hotpath
+func (g *Group) applyBlock(ref blockRef, term wire.Term, acct account) uint32 {
+	if g.removed {
+		g.revive(acct)
+	}
+	if g.damaged || !g.append(ref, term, acct) {
+		return 0
+	}
+	return ref.size
+}
+
+//mr:hotpath
+func (g *Group) applyHardState(hs wire.HardState, segment uint32, acct account) uint32 {
+	if g.removed {
+		g.revive(acct)
+	}
+	g.hard = hs
+	return g.moveControl(controlHard, segment, acct)
+}
+
+func (g *Group) applyMeta(blob string, segment uint32, acct account) uint32 {
+	if g.removed {
+		g.revive(acct)
+	}
+	g.dropControl(controlMeta, acct) // at its old size
+	g.meta = blob
+	return g.moveControl(controlMeta, segment, acct)
+}
+
+func (g *Group) applyCompact(to wire.Index, term wire.Term, segment uint32, acct account) uint32 {
+	if g.removed {
+		g.revive(acct)
+	}
+	if to < g.compacted {
+		return 0 // the newer record says more
+	}
+	g.compact(to, term, acct)
+	return g.moveControl(controlCompact, segment, acct)
+}
+
+func (g *Group) applyRemove(segment uint32, acct account) uint32 {
+	g.drop(acct)
+	g.hard, g.meta = wire.HardState{}, ""
+	g.compacted, g.compactedTerm = 0, 0
+	for k := range g.at {
+		g.dropControl(k, acct)
+	}
+	g.removed, g.damaged = true, false
+	return g.moveControl(controlFlag, segment, acct)
+}
+
+// applyDamaged marks the group and drops its entries: some of them, or its
+// vote, are lost, so none may be served, and they must not pin segments.
+func (g *Group) applyDamaged(segment uint32, acct account) uint32 {
+	g.drop(acct)
+	g.removed, g.damaged = false, true
+	return g.moveControl(controlFlag, segment, acct)
+}
+
+func (g *Group) drop(acct account) {
+	for _, ref := range g.blocks {
+		acct.release(ref.segment, ref.size)
+	}
+	g.blocks, g.runs = nil, nil
+}
+
+// revive takes the tombstone off: the group begins anew, under another replica
+// id.
+func (g *Group) revive(acct account) {
+	g.removed = false
+	g.dropControl(controlFlag, acct)
+}
+
+func (g *Group) moveControl(k int, segment uint32, acct account) uint32 {
+	g.dropControl(k, acct)
+	g.at[k] = segment
+	return g.controlBytes(k)
+}
+
+func (g *Group) dropControl(k int, acct account) {
+	if g.at[k] != 0 {
+		acct.release(g.at[k], g.controlBytes(k))
+		g.at[k] = 0
+	}
+}

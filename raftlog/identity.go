@@ -1,0 +1,187 @@
+package raftlog
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+
+	"github.com/cespare/xxhash/v2"
+
+	"multiraft/wire"
+)
+
+// Identity is who a store is. It is made with its directory and never changes,
+// except for the incarnation, which every Open raises, durably, before anything
+// else is written.
+type Identity struct {
+	Cluster     uint64
+	Store       wire.StoreID
+	UUID        [16]byte
+	Incarnation uint64
+}
+
+// The identity is kept in two files, written in turn, so that a torn write
+// costs the older one only.
+//
+//	 0     8     12   14   16          24       32     40    56           64
+//	┌─────┬─────┬────┬────┬───────────┬────────┬──────┬─────┬─────────────┐
+//	│ sum │magic│ v  │flag│ generation│ cluster│ store│uuid │ incarnation │
+//	└─────┴─────┴────┴────┴───────────┴────────┴──────┴─────┴─────────────┘
+//
+// Bit 0 of flag says that the log has had its first batch.
+const (
+	identityBytes   = 64
+	identityMagic   = 0x314c524e
+	identityVersion = 1
+)
+
+var identityNames = [2]string{"identity-a", "identity-b"}
+
+var errBadIdentity = errors.New("identity file is damaged")
+
+type identityCopy struct {
+	Identity
+	generation uint64
+	begun      bool // the log has had a batch
+}
+
+func (c *identityCopy) encode() []byte {
+	b := make([]byte, 8, identityBytes)
+	b = le.AppendUint32(b, identityMagic)
+	b = le.AppendUint16(b, identityVersion)
+	var flags uint16
+	if c.begun {
+		flags = 1
+	}
+	b = le.AppendUint16(b, flags)
+	b = le.AppendUint64(b, c.generation)
+	b = le.AppendUint64(b, c.Cluster)
+	b = le.AppendUint64(b, uint64(c.Store))
+	b = append(b, c.UUID[:]...)
+	b = le.AppendUint64(b, c.Incarnation)
+	le.PutUint64(b, xxhash.Sum64(b[8:]))
+	return b
+}
+
+func (c *identityCopy) decode(b []byte) error {
+	if len(b) != identityBytes || le.Uint64(b) != xxhash.Sum64(b[8:]) || le.Uint32(b[8:]) != identityMagic {
+		return errBadIdentity
+	}
+	if v := le.Uint16(b[12:]); v != identityVersion {
+		return fmt.Errorf("format version %d, want %d", v, identityVersion)
+	}
+	c.begun = le.Uint16(b[14:]) == 1
+	c.generation = le.Uint64(b[16:])
+	c.Cluster = le.Uint64(b[24:])
+	c.Store = wire.StoreID(le.Uint64(b[32:]))
+	copy(c.UUID[:], b[40:])
+	c.Incarnation = le.Uint64(b[56:])
+	return nil
+}
+
+// identityFile is the identity as it was found, and where the next copy goes.
+type identityFile struct {
+	identityCopy
+	o      *Options
+	target int // of the two copies, the one to write next
+}
+
+// loadIdentity reads the identity of the directory, or makes it up when there
+// is none yet and no log either, and checks that it is the one asked for. It
+// writes nothing.
+func loadIdentity(o *Options, hasLog bool) (*identityFile, error) {
+	var copies [2]identityCopy
+	var errs [2]error
+	for i, name := range identityNames {
+		errs[i] = readIdentity(o.FS, filepath.Join(o.Dir, name), &copies[i])
+		if errs[i] != nil && !errors.Is(errs[i], fs.ErrNotExist) && !errors.Is(errs[i], errBadIdentity) {
+			return nil, fmt.Errorf("%s: %w", name, errs[i])
+		}
+	}
+	f := &identityFile{o: o}
+	switch {
+	case errs[0] != nil && errs[1] != nil:
+		// A crash while the directory was made can leave a torn first copy, and
+		// nothing else. With anything else there, it was another misfortune.
+		if hasLog || !errors.Is(errs[1], fs.ErrNotExist) {
+			return nil, fmt.Errorf("%s: the log has no identity any more: %w", o.Dir, errors.Join(errs[:]...))
+		}
+		f.Cluster, f.Store = o.Cluster, o.Store
+		le.PutUint64(f.UUID[:8], o.Rand())
+		le.PutUint64(f.UUID[8:], o.Rand())
+		return f, nil
+	case errs[0] != nil || errs[1] == nil && copies[1].generation > copies[0].generation:
+		f.identityCopy, f.target = copies[1], 0
+	default:
+		f.identityCopy, f.target = copies[0], 1
+	}
+	switch {
+	case f.Cluster != o.Cluster:
+		return nil, &IdentityError{o.Dir, "cluster", o.Cluster, f.Cluster}
+	case f.Store != o.Store:
+		return nil, &IdentityError{o.Dir, "store", uint64(o.Store), uint64(f.Store)}
+	}
+	if errors.Is(errs[f.target], errBadIdentity) {
+		// The damaged copy may have been the newer one: skip what it had used.
+		f.generation++
+		f.Incarnation++
+		o.Events.Damaged(&CorruptionError{Err: fmt.Errorf("%s: %w", identityNames[f.target], errBadIdentity)}, nil)
+	}
+	return f, nil
+}
+
+// raise makes the next incarnation durable.
+func (f *identityFile) raise() error {
+	f.Incarnation++
+	return f.write()
+}
+
+// begin makes durable that the log has its first batch. A log without batches
+// is damaged from then on.
+func (f *identityFile) begin() error {
+	f.begun = true
+	return f.write()
+}
+
+func (f *identityFile) write() error {
+	f.generation++
+	name := identityNames[f.target]
+	if err := writeFile(f.o, filepath.Join(f.o.Dir, name), f.encode()); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	f.target = 1 - f.target
+	return nil
+}
+
+func readIdentity(fsys FS, name string, c *identityCopy) error {
+	f, err := fsys.Open(name)
+	if err != nil {
+		return err
+	}
+	b := make([]byte, identityBytes)
+	n, err := f.ReadAt(b, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return errors.Join(err, f.Close())
+	}
+	return errors.Join(c.decode(b[:n]), f.Close())
+}
+
+func writeFile(o *Options, path string, content []byte) error {
+	f, err := o.FS.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		f, err = o.FS.Create(path)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(content, 0)
+	if err == nil && !o.NoSync {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil || o.NoSync {
+		return err
+	}
+	return o.FS.SyncDir(o.Dir)
+}

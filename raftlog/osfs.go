@@ -1,0 +1,78 @@
+package raftlog
+
+import (
+	"io"
+	"os"
+)
+
+// OSFS is the file system of the operating system.
+type OSFS struct{}
+
+var _ FS = OSFS{}
+
+// MkdirAll makes dir, readable by its owner only.
+func (OSFS) MkdirAll(dir string) error { return os.MkdirAll(dir, 0o700) }
+
+// Create makes an empty file.
+func (OSFS) Create(name string) (File, error) {
+	return openOS(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+}
+
+// Open opens a file that exists.
+func (OSFS) Open(name string) (File, error) { return openOS(name, os.O_RDWR) }
+
+// Remove deletes a file.
+func (OSFS) Remove(name string) error { return os.Remove(name) }
+
+// Rename gives a file a new name.
+func (OSFS) Rename(from, to string) error { return os.Rename(from, to) }
+
+// List returns the sorted names in dir.
+func (OSFS) List(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, len(entries))
+	for i, e := range entries {
+		names[i] = e.Name()
+	}
+	return names, nil
+}
+
+// SyncDir makes the entries of dir durable.
+func (OSFS) SyncDir(dir string) error { return syncDir(dir) }
+
+// Lock takes an advisory lock on the file name, which it creates.
+func (OSFS) Lock(name string) (io.Closer, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := lockFile(f); err != nil {
+		// The file was only opened for the lock; its own error adds nothing.
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func openOS(name string, flags int) (File, error) {
+	f, err := os.OpenFile(name, flags, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return osFile{f}, nil
+}
+
+type osFile struct{ *os.File }
+
+func (f osFile) Sync() error { return dataSync(f.File) }
+
+func (f osFile) Size() (int64, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}

@@ -1,0 +1,723 @@
+package raftlog
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"path/filepath"
+	"runtime"
+	"slices"
+
+	"multiraft/wire"
+)
+
+// Open opens the log in a directory, or makes it, and brings back all groups.
+//
+//  1. The lock is taken, the identity read and compared.
+//  2. The newest segment with a valid header is scanned. It says where the log
+//     begins (oldest) and up to which sequence it was durable for certain.
+//  3. The newest checkpoint, if it is whole, gives the index up to its place.
+//  4. Segments are scanned from there on, and their records applied in order.
+//     Bad bytes up to the durable sequence are damage: whose they were is found
+//     out and those groups are marked. Behind it they are a torn tail, and the
+//     log ends there.
+//  5. What was found is synced: a killed process may have left it unsynced.
+//  6. The incarnation is raised. A new segment is begun with the marks and a
+//     seal, so that the tail is proven and never written to again.
+//
+// Nothing is written before step 5, so that a refusal leaves everything as it
+// is, and running recovery twice comes to the same result.
+func Open(o Options) (*Log, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	o = o.withDefaults()
+	if err := o.FS.MkdirAll(o.Dir); err != nil {
+		return nil, err
+	}
+	lock, err := o.FS.Lock(filepath.Join(o.Dir, lockName))
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", o.Dir, err)
+	}
+	l := &Log{
+		o:          o,
+		lock:       lock,
+		wake:       make(chan struct{}, 1),
+		wakeUpkeep: make(chan struct{}, 1),
+		groups:     make(map[wire.GroupID]*Group),
+		damage:     make(map[wire.GroupID]*CorruptionError),
+		stop:       make(chan struct{}),
+	}
+	l.spares.o = &l.o
+	l.table.Store(&segmentTable{})
+	r := recovery{l: l}
+	if err := r.run(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", o.Dir, err), r.close(), l.closeFiles())
+	}
+	return l, nil
+}
+
+// recovery is the state of Open.
+type recovery struct {
+	l        *Log
+	identity *identityFile
+	hash     *hasher
+
+	segments    []*segment // all files with a number, sorted
+	temporary   []string
+	checkpoints []uint64 // numbers, sorted
+
+	oldest uint32 // the first segment that counts
+	newest *scan  // of the last segment with a valid header
+	proven uint64 // the last sequence that was durable for certain
+
+	// The place that was reached.
+	sequence uint64
+	prevSum  uint64
+	prevLen  uint32
+	segment  uint32
+	offset   int64
+	cut      bool // the log ends here, whatever follows
+
+	// A group that came from a checkpoint has everything up to this sequence.
+	known map[wire.GroupID]uint64
+	// Records were lost, and maybe those of every group.
+	lostAll *CorruptionError
+	lostAt  uint64
+}
+
+// nothing is the account of recovery: live bytes are counted at its end.
+type nothing struct{}
+
+func (nothing) release(uint32, uint32) {}
+
+func (r *recovery) run() error {
+	if err := r.list(); err != nil {
+		return err
+	}
+	var err error
+	if r.identity, err = loadIdentity(&r.l.o, len(r.segments)+len(r.checkpoints) > 0); err != nil {
+		return err
+	}
+	r.hash = newHasher(r.identity.UUID)
+	if err := r.findEnd(); err != nil {
+		return err
+	}
+	from, err := r.loadCheckpoint()
+	if err != nil {
+		return err
+	}
+	if err := r.scanFrom(from); err != nil {
+		return err
+	}
+	lost, err := r.finishGroups()
+	if err != nil {
+		return err
+	}
+	return r.begin(lost)
+}
+
+// list sorts out the files of the directory.
+func (r *recovery) list() error {
+	o := &r.l.o
+	names, err := o.FS.List(o.Dir)
+	if err != nil {
+		return err
+	}
+	for _, base := range names {
+		path := filepath.Join(o.Dir, base)
+		if n, ok := parseName(base, segmentPrefix); ok && n > 0 && n <= 1<<32-1 {
+			f, err := o.FS.Open(path)
+			if err != nil {
+				return err
+			}
+			r.segments = append(r.segments, &segment{number: uint32(n), name: path, file: f})
+		} else if n, ok := parseName(base, sparePrefix); ok {
+			if err := r.addSpare(path, n); err != nil {
+				return err
+			}
+		} else if n, ok := parseName(base, checkpointPrefix); ok {
+			r.checkpoints = append(r.checkpoints, n)
+		} else if isTemporary(base) {
+			r.temporary = append(r.temporary, path)
+		} else if base != lockName && base != identityNames[0] && base != identityNames[1] {
+			o.Events.Ignored(path)
+		}
+	}
+	slices.SortFunc(r.segments, func(a, b *segment) int { return int(int64(a.number) - int64(b.number)) })
+	slices.Sort(r.checkpoints)
+	return nil
+}
+
+func (r *recovery) addSpare(path string, number uint64) error {
+	f, err := r.l.o.FS.Open(path)
+	if err != nil {
+		return err
+	}
+	size, err := f.Size()
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	r.l.spares.next = max(r.l.spares.next, number)
+	if size != r.l.o.SegmentBytes {
+		r.temporary = append(r.temporary, path) // of another setting
+		return f.Close()
+	}
+	r.l.spares.ready = append(r.l.spares.ready, spare{path, f})
+	return nil
+}
+
+// findEnd scans segments from the newest back to one with a valid header.
+func (r *recovery) findEnd() error {
+	for i := len(r.segments) - 1; i >= 0; i-- {
+		sc := scanSegment(r.segments[i], 0, 0, r.hash, nil)
+		if sc.err != nil {
+			return sc.err
+		}
+		if len(sc.batches) == 0 {
+			continue // begun and never written to, or its first write was torn
+		}
+		r.newest = sc
+		for _, b := range sc.batches {
+			r.oldest = max(r.oldest, uint32(min(b.oldest, 1<<32-1)))
+			r.proven = max(r.proven, b.durable)
+		}
+		break
+	}
+	switch {
+	case r.newest != nil:
+	case r.identity.begun:
+		return &CorruptionError{Err: fmt.Errorf("%w: no segment has a valid batch", ErrMissing)}
+	default:
+		return nil
+	}
+	for _, seg := range r.segments {
+		if seg.number == r.oldest {
+			return nil
+		}
+	}
+	return &CorruptionError{Segment: uint64(r.oldest), Err: ErrMissing}
+}
+
+// place is where a scan starts.
+type place struct {
+	segment uint32
+	offset  int64
+}
+
+// scanFrom applies everything from the place to the end of the log.
+func (r *recovery) scanFrom(from place) error {
+	if r.newest == nil {
+		return nil
+	}
+	newest := r.newest.seg.number
+	var list []*segment
+	for _, seg := range r.segments {
+		if seg.number >= r.oldest && seg.number <= newest {
+			seg.size = r.l.o.SegmentBytes
+			r.l.table.Store(r.l.table.Load().with(seg))
+			if seg.number >= from.segment && seg.number < newest {
+				list = append(list, seg)
+			}
+		}
+	}
+	following, err := r.firstSequences(list)
+	if err != nil {
+		return err
+	}
+	s := scanner{uuid: r.identity.UUID, segments: list, from: from.offset, following: following}
+	if !r.l.o.Serial {
+		s.parallel = runtime.GOMAXPROCS(0)
+	}
+	if from.segment == newest {
+		r.newest.skipTo(from.offset)
+	}
+	if err := s.run(r.apply); err != nil {
+		return err
+	}
+	if err := r.apply(r.newest); err != nil {
+		return err
+	}
+	r.newest.data = nil
+	if r.l.o.NoSync {
+		return nil
+	}
+	for _, seg := range append(list, r.newest.seg) {
+		if err := seg.file.Sync(); err != nil {
+			return fmt.Errorf("sync %s: %w", seg.name, err)
+		}
+	}
+	return nil
+}
+
+// skipTo drops the batches in front of an offset.
+func (s *scan) skipTo(offset int64) {
+	s.batches = slices.DeleteFunc(s.batches, func(b scannedBatch) bool { return int64(b.offset) < offset })
+}
+
+// firstSequences returns the sequence with which the segments behind each one
+// begin, from the next first header that is valid.
+func (r *recovery) firstSequences(list []*segment) ([]uint64, error) {
+	following := make([]uint64, len(list))
+	if len(list) == 0 {
+		return following, nil
+	}
+	next := uint64(0)
+	if first := r.newest.batches[0]; first.offset == 0 {
+		next = first.sequence
+	}
+	var buf [batchHeaderBytes]byte
+	for i := len(list) - 1; i >= 0; i-- {
+		following[i] = next
+		size, err := list[i].file.Size()
+		if err != nil {
+			return nil, err
+		}
+		if size < batchHeaderBytes {
+			continue
+		}
+		if _, err := list[i].file.ReadAt(buf[:], 0); err != nil {
+			return nil, fmt.Errorf("read %s: %w", list[i].name, err)
+		}
+		var h header
+		switch err := h.decode(buf[:], uint64(list[i].number), 0, r.hash); {
+		case err == nil:
+			next = h.sequence
+		case !errors.Is(err, errNoBatch):
+			return nil, fmt.Errorf("%s: %w", list[i].name, err)
+		}
+	}
+	return following, nil
+}
+
+// apply puts the batches of a segment behind what was reached so far.
+func (r *recovery) apply(s *scan) error {
+	for i := range s.batches {
+		b := &s.batches[i]
+		if r.cut {
+			return nil
+		}
+		if b.sequence <= r.sequence {
+			continue // an earlier recovery cut it off and went on elsewhere
+		}
+		inOrder := b.sequence == r.sequence+1 && b.prevSum == r.prevSum
+		if r.sequence == 0 {
+			inOrder = b.offset == 0 // the log begins with a segment
+		}
+		if !inOrder {
+			if err := r.gap(s, b); err != nil {
+				return err
+			}
+		}
+		if !r.cut && !b.intact {
+			if err := r.badBody(s, b); err != nil {
+				return err
+			}
+		}
+		if r.cut {
+			return nil
+		}
+		if b.intact {
+			r.applyIntact(s, b)
+		}
+		r.sequence, r.prevSum, r.prevLen = b.sequence, b.bodySum, b.length
+		r.segment, r.offset = s.seg.number, int64(b.offset)+int64(b.length)
+		s.seg.used.Store(r.offset)
+	}
+	return nil
+}
+
+// applyIntact applies the records of a batch whose checksum is right. Records
+// that are not well-formed were written like that, by a fault of this program
+// or on purpose by who knows the store's id; they are treated as damage.
+func (r *recovery) applyIntact(s *scan, b *scannedBatch) {
+	body, offset := s.records(b), b.offset+batchHeaderBytes
+	for range b.records {
+		var rec record
+		if err := rec.decode(body); err != nil {
+			r.loseAll(b.sequence, &CorruptionError{b.segment, int64(offset), err})
+			return
+		}
+		r.applyRecord(&rec, uint32(b.segment), offset, b.sequence)
+		body, offset = body[rec.size:], offset+uint32(rec.size)
+	}
+}
+
+func (r *recovery) applyRecord(rec *record, segment, offset uint32, sequence uint64) {
+	if r.known[rec.group] >= sequence {
+		return
+	}
+	g := r.group(rec.group)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case rec.isBlock():
+		block := rec.block
+		g.applyBlock(blockRef{block.First(), segment, offset, uint32(rec.size), uint32(block.Count())}, block.Term(), nothing{})
+	case rec.kind == kindHardState:
+		g.applyHardState(rec.hardState(), segment, nothing{})
+	case rec.kind == kindMeta:
+		g.applyMeta(string(rec.payload), segment, nothing{})
+	case rec.kind == kindCompact:
+		g.applyCompact(wire.Index(rec.a), wire.Term(rec.b), segment, nothing{})
+	case rec.kind == kindRemove:
+		g.applyRemove(segment, nothing{})
+	case rec.kind == kindDamaged:
+		r.l.setDamage(rec.group, &CorruptionError{rec.a, int64(rec.b), ErrLost})
+		g.applyDamaged(segment, nothing{})
+	case rec.kind == kindMoved && !g.damaged && !g.removed:
+		block := rec.block
+		g.place(blockRef{block.First(), segment, offset + recordHeaderBytes, uint32(len(block)), uint32(block.Count())}, block.Term(), nothing{})
+	}
+}
+
+// damaged reports bad bytes at a place where the log was proven durable.
+func (r *recovery) damaged(at *CorruptionError, groups []wire.GroupID) error {
+	if r.l.o.Recovery == RecoverStrict {
+		return at
+	}
+	r.l.o.Events.Damaged(at, groups)
+	return nil
+}
+
+// torn ends the log: what follows was not proven durable.
+func (r *recovery) torn() error {
+	if r.l.o.Recovery == RecoverStrict {
+		return fmt.Errorf("segment %d at offset %d: %w", r.segment, r.offset, ErrTornTail)
+	}
+	r.cut = true
+	r.l.o.Events.TailCut(uint64(r.segment), r.offset)
+	return nil
+}
+
+// gap handles batches that are missing in front of b.
+func (r *recovery) gap(s *scan, b *scannedBatch) error {
+	if r.sequence+1 > r.proven {
+		return r.torn()
+	}
+	at := &CorruptionError{uint64(r.segment), r.offset, errNoBatch}
+	if ok, err := r.rebuild(s, b); err != nil || ok {
+		if err != nil {
+			return err
+		}
+		return r.damaged(at, nil)
+	}
+	// A number without a file is normal where nothing was ever written to it, but
+	// not where batches are missing.
+	if r.segment != 0 && s.seg.number > r.segment+1 && b.offset == 0 && !r.hasFile(r.segment+1) {
+		return &CorruptionError{Segment: uint64(r.segment + 1), Err: ErrMissing}
+	}
+	if err := r.damaged(at, []wire.GroupID{storeGroup}); err != nil {
+		return err
+	}
+	r.loseAll(b.sequence-1, at)
+	return nil
+}
+
+func (r *recovery) hasFile(number uint32) bool {
+	return slices.ContainsFunc(r.segments, func(s *segment) bool { return s.number == number })
+}
+
+// rebuild makes up for one damaged header in front of b: b knows the length and
+// the body sum of the batch before it. If the body is right, nothing is lost.
+func (r *recovery) rebuild(s *scan, b *scannedBatch) (bool, error) {
+	if b.prevLen < batchHeaderBytes || b.sequence < 2 || r.sequence != 0 && b.sequence != r.sequence+2 {
+		return false, nil
+	}
+	lost := scannedBatch{header: header{sequence: b.sequence - 1, length: b.prevLen, bodySum: b.prevSum}}
+	in := s
+	switch {
+	case b.offset >= b.prevLen:
+		lost.segment, lost.offset = b.segment, b.offset-b.prevLen
+	case b.offset == 0 && r.sequence != 0:
+		// It was the last one of the segment before.
+		seg := r.l.table.Load().get(r.segment)
+		if seg == nil {
+			return false, nil
+		}
+		lost.segment, lost.offset = uint64(r.segment), uint32(r.offset)
+		in = &scan{seg: seg, data: make([]byte, 0)}
+		var err error
+		if in.size, err = seg.file.Size(); err != nil {
+			return false, err
+		}
+		end := r.offset + int64(lost.length)
+		if end > in.size {
+			return false, nil
+		}
+		in.data = make([]byte, r.offset, end)
+		if in.size = end; !in.read(end) {
+			return false, in.err
+		}
+	default:
+		return false, nil
+	}
+	expected := int64(0) // a segment begins with a batch
+	if r.sequence != 0 && lost.segment == uint64(r.segment) {
+		expected = r.offset
+	}
+	if int64(lost.offset) != expected {
+		return false, nil
+	}
+	if r.hash.sum(lost.segment, lost.offset, in.records(&lost)) != b.prevSum {
+		return false, nil
+	}
+	lost.records = countRecords(in.records(&lost))
+	r.applyIntact(in, &lost)
+	return true, nil
+}
+
+// countRecords returns how many records fill a body, up to its padding.
+func countRecords(body []byte) (n uint32) {
+	var rec record
+	for len(body) >= recordHeaderBytes && rec.decode(body) == nil {
+		body = body[rec.size:]
+		n++
+	}
+	return n
+}
+
+// badBody handles a batch whose header is right and whose body is not.
+//
+// Each record has its own checksum, so the good ones are applied. If one is bad,
+// the exclusive or in the header tells its group, even when the bytes that named
+// it are gone.
+func (r *recovery) badBody(s *scan, b *scannedBatch) error {
+	if b.sequence > r.proven {
+		return r.torn()
+	}
+	at := &CorruptionError{b.segment, int64(b.offset), errBatchBody}
+	good, groups, skipped := r.salvage(s, b)
+	missing := b.records - uint32(len(good))
+	if missing > 1 || missing == 0 && skipped {
+		if err := r.damaged(at, []wire.GroupID{storeGroup}); err != nil {
+			return err
+		}
+		r.loseAll(b.sequence, at)
+		return nil
+	}
+	var lost []wire.GroupID
+	if missing == 1 {
+		lost = []wire.GroupID{wire.GroupID(groups)}
+	}
+	if err := r.damaged(at, lost); err != nil {
+		return err
+	}
+	for i := range good {
+		r.applyRecord(&good[i].record, uint32(b.segment), good[i].offset, b.sequence)
+	}
+	for _, id := range lost {
+		r.lose(id, b.sequence, at)
+	}
+	return nil
+}
+
+// salvaged is a good record of a damaged batch.
+type salvaged struct {
+	record
+	offset uint32 // in the segment
+}
+
+// salvage finds the records of a damaged body that are good by themselves. It
+// returns the exclusive or of the groups that remain, and whether bytes were
+// skipped between records.
+func (r *recovery) salvage(s *scan, b *scannedBatch) (good []salvaged, groups uint64, skipped bool) {
+	body, offset := s.records(b), b.offset+batchHeaderBytes
+	groups = b.groups
+	for len(body) >= recordHeaderBytes && len(good) < int(b.records) {
+		var rec record
+		switch {
+		case rec.intact(body):
+			good = append(good, salvaged{rec, offset})
+			groups ^= uint64(rec.group)
+		case rec.size > 0 && new(record).intact(body[rec.size:]):
+			skipped = true // the content is bad, the size is right
+		default:
+			// Where the next one begins is not known: try every place.
+			skipped = true
+			rec.size = 1
+		}
+		body, offset = body[rec.size:], offset+uint32(rec.size)
+	}
+	return good, groups, skipped
+}
+
+// group returns the handle of a group that a record names. One that is named
+// for the first time behind a place where anything may be lost has its
+// beginning there, for all that is known.
+func (r *recovery) group(id wire.GroupID) *Group {
+	n := len(r.l.ordered)
+	g := r.l.Group(id)
+	if r.lostAll != nil && len(r.l.ordered) > n {
+		r.lose(id, r.lostAt, r.lostAll)
+	}
+	return g
+}
+
+// lose marks a group that lost a record of the batch with the sequence.
+func (r *recovery) lose(id wire.GroupID, sequence uint64, at *CorruptionError) {
+	if r.known[id] >= sequence {
+		return // a checkpoint has what the record said
+	}
+	g := r.l.Group(id)
+	r.l.setDamage(id, &CorruptionError{at.Segment, at.Offset, ErrLost})
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.applyDamaged(0, nothing{})
+}
+
+// loseAll marks every group for which no later checkpoint speaks, and those that
+// may be known by the lost records only.
+func (r *recovery) loseAll(sequence uint64, at *CorruptionError) {
+	r.lostAll, r.lostAt = &CorruptionError{at.Segment, at.Offset, ErrLost}, sequence
+	for _, g := range slices.Clone(r.l.ordered) {
+		r.lose(g.id, sequence, at)
+	}
+	r.lose(storeGroup, sequence, at)
+}
+
+// finishGroups checks what was found, group by group, and opens the account of
+// live bytes. It returns the groups whose marks are not in the log yet.
+func (r *recovery) finishGroups() (lost []*Group, err error) {
+	table := r.l.table.Load()
+	for _, g := range slices.Clone(r.l.ordered) {
+		if missing, ok := g.complete(); !ok && !g.damaged {
+			at := &CorruptionError{Segment: uint64(g.blocks[0].segment), Err: fmt.Errorf("%w: entry %d", ErrLost, missing)}
+			if err := r.damaged(at, []wire.GroupID{g.id}); err != nil {
+				return nil, err
+			}
+			r.lose(g.id, math.MaxUint64, at)
+		}
+		if g.damaged && g.at[controlFlag] == 0 {
+			lost = append(lost, g)
+		}
+		if err := g.openAccount(table); err != nil {
+			return nil, err
+		}
+	}
+	r.l.suspectNew = r.l.damage[storeGroup] != nil
+	return lost, nil
+}
+
+// openAccount adds what is live of the group to the segments.
+func (g *Group) openAccount(table *segmentTable) error {
+	g.blocks, g.runs = clip(g.blocks), clip(g.runs)
+	for _, ref := range g.blocks {
+		seg := table.get(ref.segment)
+		if seg == nil {
+			return &CorruptionError{Segment: uint64(ref.segment), Err: ErrMissing}
+		}
+		seg.live.Add(int64(ref.size))
+	}
+	for k, number := range g.at {
+		if number == 0 {
+			continue
+		}
+		seg := table.get(number)
+		if seg == nil {
+			return &CorruptionError{Segment: uint64(number), Err: ErrMissing}
+		}
+		seg.live.Add(int64(g.controlBytes(k)))
+	}
+	return nil
+}
+
+// clip gives back what growing a slice left over.
+func clip[T any](s []T) []T {
+	if len(s) == 0 {
+		return nil
+	}
+	return append(make([]T, 0, len(s)), s...)
+}
+
+// begin makes the recovered log ready for writing.
+func (r *recovery) begin(lost []*Group) error {
+	l := r.l
+	for _, path := range r.temporary {
+		if err := l.o.FS.Remove(path); err != nil {
+			return err
+		}
+	}
+	if err := r.identity.raise(); err != nil {
+		return err
+	}
+	l.identity = r.identity.Identity
+
+	// What the log says it no longer needs may be used again at once. Segments
+	// behind the last batch wait until there is one with a higher number: theirs
+	// must never be used again, or their bytes would pass for new ones.
+	last := uint32(0)
+	var unused []*segment
+	for _, seg := range r.segments {
+		last = seg.number
+		if l.table.Load().get(seg.number) != nil {
+			continue
+		}
+		if seg.number > r.oldest {
+			unused = append(unused, seg)
+			continue
+		}
+		if err := l.spares.recycle(seg); err != nil {
+			return err
+		}
+	}
+	r.segments = nil
+	if last == math.MaxUint32 {
+		return errNumbersUsedUp
+	}
+	for l.spares.count() == 0 {
+		if more, err := l.spares.fill(); err != nil || !more {
+			return errors.Join(err, closeAll(unused), ErrDiskFull)
+		}
+	}
+	seg, err := l.spares.activate(last + 1)
+	if err != nil {
+		return errors.Join(err, closeAll(unused))
+	}
+	l.addSegment(seg)
+	w := &l.writer
+	w.active, w.hash = seg, r.hash
+	w.sequence, w.prevSum, w.prevLen = r.sequence, r.prevSum, r.prevLen
+	w.durable = r.sequence
+	if l.o.NoSync {
+		w.durable = r.proven
+	}
+	l.applied = r.sequence
+	l.upkeep.reclaimable.Store(l.oldestLive())
+
+	var marks Batch
+	for _, g := range lost {
+		at := l.damageOf(g.id)
+		marks.add(item{group: g, kind: kindDamaged, a: at.Segment, b: uint64(at.Offset)}, plainRecordBytes)
+	}
+	l.Submit(&marks)
+	l.Seal()
+	for l.Step() {
+	}
+	if err := l.Err(); err != nil {
+		return errors.Join(err, closeAll(unused))
+	}
+	for _, seg := range unused {
+		if err := l.spares.recycle(seg); err != nil {
+			return err
+		}
+	}
+	if r.identity.begun {
+		return nil
+	}
+	return r.identity.begin()
+}
+
+// close closes the files that did not become part of the log.
+func (r *recovery) close() error {
+	table := r.l.table.Load()
+	return closeAll(slices.DeleteFunc(r.segments, func(s *segment) bool { return table.get(s.number) == s }))
+}
+
+func closeAll(segments []*segment) error {
+	var errs []error
+	for _, s := range segments {
+		errs = append(errs, s.file.Close())
+	}
+	return errors.Join(errs...)
+}

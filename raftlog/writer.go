@@ -1,0 +1,284 @@
+package raftlog
+
+import (
+	"math"
+
+	"multiraft/wire"
+)
+
+// writer is the state of Step.
+//
+//	Submit ─▶ queue ─▶ pending ─encode─▶ buf ─WriteAt─▶ segment ─Sync─▶ index ─▶ Sink
+//	Maintain ─▶ rewrite ───┘
+//
+// A cycle takes as many changes as fit in one batch, makes them durable with one
+// write and one sync, puts them into the index and tells the sink which batches
+// are complete. A batch larger than that takes several cycles.
+type writer struct {
+	active  *segment
+	offset  int64 // of the next batch in active
+	hash    *hasher
+	buf     []byte
+	pending []*Batch // taken from the queue, not complete
+	next    int      // the first item of pending[0] that is not written
+	taken   *rewriteBatch
+
+	// What the next header says about the batches before it.
+	sequence uint64 // of the last batch
+	durable  uint64 // the last batch that was synced
+	prevSum  uint64
+	prevLen  uint32
+	sealed   bool // the last batch was empty
+	mark     bool // write an empty batch when there is nothing else to write
+}
+
+// Step makes one cycle and reports whether there was anything to do. It is not
+// safe for concurrent use.
+//
+//mr:hotpath
+func (l *Log) Step() bool {
+	w := &l.writer
+	l.takeQueued()
+	if l.failure.Load() != nil {
+		return l.rejectPending()
+	}
+	if w.sealed {
+		w.mark = false
+	}
+	if len(w.pending) == 0 && w.taken == nil && !w.mark {
+		return false
+	}
+
+	var h header
+	w.begin(l.o.MaxBatchBytes)
+	w.encodeRewrite(&h)
+	batches, items := w.encodePending(&h, l.o.MaxBatchBytes)
+	if h.records == 0 {
+		h.flags = flagSeal
+	}
+	// A rewrite may have come too late in all its parts, and a batch may be
+	// empty: then there is nothing to write.
+	if (h.records > 0 || w.mark) && !l.write(&h) {
+		return l.rejectPending()
+	}
+	l.index(&h, batches, items)
+	if w.taken != nil {
+		l.finishRewrite(false)
+	}
+	if batches > 0 && l.sink != nil {
+		l.sink.Durable(w.pending[:batches], nil)
+	}
+	w.drop(batches, items)
+	return true
+}
+
+// takeQueued moves what was submitted to pending.
+//
+//mr:hotpath
+func (l *Log) takeQueued() {
+	w := &l.writer
+	l.queueMu.Lock()
+	w.pending = append(w.pending, l.queue...)
+	clear(l.queue)
+	l.queue = l.queue[:0]
+	if w.taken == nil {
+		w.taken, l.rewrite = l.rewrite, nil
+	}
+	w.mark = w.mark || l.wantMark
+	l.wantMark = false
+	l.queueMu.Unlock()
+}
+
+// begin makes the buffer ready for a batch. One that grew for a large record is
+// let go, so that it is not kept for ever.
+//
+//mr:hotpath
+func (w *writer) begin(maxBytes int) {
+	if cap(w.buf) > 2*maxBytes+batchHeaderBytes {
+		w.buf = nil
+	}
+	var space [batchHeaderBytes]byte
+	w.buf = append(w.buf[:0], space[:]...)
+}
+
+// encodePending appends changes until the batch is full. It returns how many of
+// the pending batches are complete with that, and how many items of the one
+// behind are in.
+//
+//mr:hotpath
+func (w *writer) encodePending(h *header, maxBytes int) (batches, items int) {
+	items = w.next
+	for batches < len(w.pending) {
+		b := w.pending[batches]
+		for items < len(b.items) {
+			it := &b.items[items]
+			if h.records > 0 && len(w.buf)+it.size() > maxBytes {
+				return batches, items
+			}
+			w.buf = it.appendTo(w.buf)
+			h.records++
+			h.groups ^= uint64(it.group.id)
+			items++
+		}
+		batches++
+		items = 0
+	}
+	return batches, 0
+}
+
+// write puts the batch in the buffer into the log, durably. It reports false
+// when the log has failed.
+//
+//mr:hotpath
+func (l *Log) write(h *header) bool {
+	w := &l.writer
+	for range padding(len(w.buf)) {
+		w.buf = append(w.buf, 0)
+	}
+	if w.offset > 0 && w.offset+int64(len(w.buf)) > w.active.size {
+		if !l.rotate() {
+			return false
+		}
+	}
+	h.segment, h.offset = uint64(w.active.number), uint32(w.offset)
+	h.sequence, h.durable = w.sequence+1, w.durable
+	h.prevSum, h.prevLen = w.prevSum, w.prevLen
+	h.oldest = uint64(l.oldestLive())
+	h.finish(w.buf, w.hash)
+
+	if _, err := w.active.file.WriteAt(w.buf, w.offset); err != nil {
+		l.fail("write", w.active.number, w.offset, err)
+		return false
+	}
+	if !l.o.NoSync {
+		if err := w.active.file.Sync(); err != nil {
+			l.fail("sync", w.active.number, w.offset, err)
+			return false
+		}
+		w.durable = h.sequence
+		l.counts.syncs.Add(1)
+	}
+	w.sequence, w.prevSum, w.prevLen = h.sequence, h.bodySum, h.length
+	w.sealed = h.flags&flagSeal != 0
+	w.offset += int64(h.length)
+	w.active.used.Store(w.offset)
+	if old := l.upkeep.reclaimable.Swap(uint32(h.oldest)); old != uint32(h.oldest) {
+		l.wakeMaintainer()
+	}
+	l.counts.batches.Add(1)
+	l.counts.bytes.Add(uint64(h.length))
+	l.counts.records.Add(uint64(h.records))
+	return true
+}
+
+// oldestLive returns the first segment with live data, which the header says
+// so that recovery knows where the log begins. Segments before it may go once
+// the header is durable.
+//
+//mr:hotpath
+func (l *Log) oldestLive() uint32 {
+	for _, s := range l.table.Load().segments {
+		if s.live.Load() > 0 || s == l.writer.active {
+			return s.number
+		}
+	}
+	return l.writer.active.number
+}
+
+// rotate begins the next segment.
+func (l *Log) rotate() bool {
+	w := &l.writer
+	if l.spares.count() == 0 {
+		l.counts.grown.Add(1)
+	}
+	if w.active.number == math.MaxUint32 {
+		l.fail("rotate", w.active.number, w.offset, errNumbersUsedUp)
+		return false
+	}
+	seg, err := l.spares.activate(w.active.number + 1)
+	if err != nil {
+		l.fail("rotate", w.active.number+1, 0, err)
+		return false
+	}
+	l.addSegment(seg)
+	w.active, w.offset = seg, 0
+	l.counts.rotations.Add(1)
+	l.wakeMaintainer()
+	return true
+}
+
+func (l *Log) addSegment(seg *segment) {
+	l.tableMu.Lock()
+	defer l.tableMu.Unlock()
+	l.table.Store(l.table.Load().with(seg))
+}
+
+// index puts a durable batch into the index: the rewritten records, then the
+// pending ones in the order they were encoded.
+//
+//mr:hotpath
+func (l *Log) index(h *header, batches, items int) {
+	w := &l.writer
+	segment, offset := w.active.number, h.offset+batchHeaderBytes
+	live, entries := int64(0), 0
+	l.applyMu.Lock()
+	if w.taken != nil {
+		for i := range w.taken.items {
+			it := &w.taken.items[i]
+			if it.kind == kindNone {
+				continue
+			}
+			live += int64(it.apply(segment, offset, l))
+			offset += uint32(it.size())
+		}
+	}
+	from := w.next
+	for k := 0; k <= batches && k < len(w.pending); k++ {
+		list := w.pending[k].items
+		if k == batches {
+			list = list[:items]
+		}
+		for i := from; i < len(list); i++ {
+			it := &list[i]
+			if it.kind == kindBlock {
+				entries += wire.Block(it.data).Count()
+			}
+			live += int64(it.apply(segment, offset, l))
+			offset += uint32(it.size())
+		}
+		from = 0
+	}
+	l.applied = w.sequence
+	l.applyMu.Unlock()
+	w.active.live.Add(live)
+	l.counts.entries.Add(uint64(entries))
+	if l.oldestLive() != l.upkeep.reclaimable.Load() {
+		l.wakeMaintainer()
+	}
+}
+
+// drop forgets the batches that are complete.
+//
+//mr:hotpath
+func (w *writer) drop(batches, items int) {
+	n := copy(w.pending, w.pending[batches:])
+	clear(w.pending[n:])
+	w.pending = w.pending[:n]
+	w.next = items
+}
+
+// rejectPending answers everything with the failure of the log.
+func (l *Log) rejectPending() bool {
+	w := &l.writer
+	if w.taken != nil {
+		l.finishRewrite(true)
+	}
+	if len(w.pending) == 0 {
+		return false
+	}
+	if l.sink != nil {
+		l.sink.Durable(w.pending, l.Err())
+	}
+	w.drop(len(w.pending), 0)
+	return true
+}
