@@ -1,0 +1,401 @@
+package group
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"multiraft/wire"
+)
+
+// cluster is the replicas of one group, the network between them and their
+// disks, all moved by hand. Scenarios and the schedule test drive it.
+//
+//	Ready ─▶ node.writes ──sync──▶ memLog, node.acks ──ack──▶ Persisted
+//	      ├▶ cluster.net ──deliver──▶ Step
+//	      └▶ node.machine ──────────▶ Applied
+type cluster struct {
+	members *wire.Membership
+	tuning  Tuning
+	now     uint64
+	net     []wire.Message // in flight, oldest first
+	nodes   []*node        // by slot
+	trace   func(format string, args ...any)
+	observe observer
+}
+
+// observer is told what happens, to check it.
+type observer interface {
+	sent(n *node, m *wire.Message)
+	applied(n *node, e entry)
+	read(n *node, r ReadState)
+}
+
+// node is one replica with its disk and its machine.
+type node struct {
+	c       *cluster
+	slot    int
+	id      wire.ReplicaID
+	g       *Group // nil while crashed
+	rand    Rand
+	log     *memLog
+	rd      Ready
+	writes  []write // handed out, not synced
+	acks    []Ack   // synced, not acknowledged
+	machine []entry
+	// keepApplying makes the machine apply at once what it is given.
+	keepApplying bool
+}
+
+// write is what one Ready asked to persist.
+type write struct {
+	hard   wire.HardState
+	blocks []wire.Block
+	ack    Ack
+}
+
+// entry is one entry as tests look at it.
+type entry struct {
+	index   wire.Index
+	term    wire.Term
+	kind    wire.EntryKind
+	command string
+}
+
+func (e entry) String() string {
+	switch e.kind {
+	case wire.EntryEmpty:
+		return fmt.Sprintf("%d/%d", e.index, e.term)
+	case wire.EntryCommand:
+		if n := len(e.command); n > 16 {
+			return fmt.Sprintf("%d/%d:%s*%d", e.index, e.term, e.command[:1], n)
+		}
+		return fmt.Sprintf("%d/%d:%s", e.index, e.term, e.command)
+	}
+	return fmt.Sprintf("%d/%d(kind %d)", e.index, e.term, e.kind)
+}
+
+// entriesOf lists the entries of concatenated blocks.
+func entriesOf(blocks []byte) []entry {
+	var list []entry
+	for len(blocks) > 0 {
+		b, rest, err := wire.ParseBlock(blocks)
+		if err != nil {
+			panic(err)
+		}
+		payloads := b.Payloads()
+		for i := b.First(); i <= b.Last(); i++ {
+			command, after, _ := wire.NextPayload(payloads)
+			list = append(list, entry{i, b.Term(), b.Kind(), string(command)})
+			payloads = after
+		}
+		blocks = rest
+	}
+	return list
+}
+
+// fixedRand always returns the same number, for time-outs that can be foretold.
+type fixedRand uint64
+
+func (r fixedRand) Uint64() uint64 { return uint64(r) }
+
+func newCluster(members *wire.Membership, tuning Tuning) *cluster {
+	c := &cluster{members: members, tuning: tuning.WithDefaults(), trace: func(string, ...any) {}}
+	for slot, m := range members.Members {
+		c.nodes = append(c.nodes, &node{
+			c: c, slot: slot, id: m.Replica,
+			rand: fixedRand(3 * slot), log: &memLog{}, keepApplying: true,
+		})
+	}
+	return c
+}
+
+// start makes the group of a node from its disk. applied is what its machine
+// has kept.
+func (n *node) start(applied wire.Index) error {
+	g, err := New(Config{
+		Group: 1, Replica: n.id, Members: n.c.members, Tuning: &n.c.tuning,
+		Storage: n.log, Rand: n.rand, Now: n.c.now, Applied: applied,
+	})
+	if err != nil {
+		return err
+	}
+	n.g = g
+	n.machine = n.machine[:min(len(n.machine), int(applied))]
+	return nil
+}
+
+// crash loses what was handed out and not synced, except for the first keep
+// writes.
+func (n *node) crash(keep int) {
+	for _, w := range n.writes[:keep] {
+		n.log.write(w.hard, w.blocks)
+	}
+	n.g, n.writes, n.acks = nil, nil, nil
+}
+
+// ready takes one Ready and says whether there was one.
+func (n *node) ready() bool {
+	rd := &n.rd
+	if !n.g.Ready(rd) {
+		return false
+	}
+	if rd.Seq != 0 {
+		n.writes = append(n.writes, write{rd.HardState, slices.Clone(rd.Blocks), rd.Ack()})
+		if rd.SyncHardState {
+			n.c.trace("%d: hard state term=%d vote=%d", n.id, rd.HardState.Term, rd.HardState.Vote)
+		}
+		if len(rd.Blocks) > 0 {
+			n.c.trace("%d: persist #%d %v", n.id, rd.Seq, entriesOf(slices.Concat(blockBytes(rd.Blocks)...)))
+		}
+	}
+	for i := range rd.Messages {
+		n.c.send(n, &rd.Messages[i])
+	}
+	n.takeCommitted(rd)
+	for _, r := range rd.Reads {
+		if r.Dropped {
+			n.c.trace("%d: read %d dropped", n.id, r.Context)
+		} else {
+			n.c.trace("%d: read %d at %d", n.id, r.Context, r.Index)
+		}
+		if n.c.observe != nil {
+			n.c.observe.read(n, r)
+		}
+	}
+	return true
+}
+
+func blockBytes(blocks []wire.Block) [][]byte {
+	var list [][]byte
+	for _, b := range blocks {
+		list = append(list, b)
+	}
+	return list
+}
+
+// send puts a message on the network, as its codec leaves it.
+func (c *cluster) send(n *node, m *wire.Message) {
+	var got wire.Message
+	if _, err := got.Decode(m.AppendTo(nil)); err != nil {
+		panic(err)
+	}
+	if got.Entries == nil && m.Entries != nil || describe(&got) != describe(m) {
+		panic(fmt.Sprintf("sent %s, decoded %s", describe(m), describe(&got)))
+	}
+	c.net = append(c.net, got)
+	if c.observe != nil {
+		c.observe.sent(n, m)
+	}
+}
+
+// takeCommitted feeds the machine.
+func (n *node) takeCommitted(rd *Ready) {
+	first, last := rd.CommittedFirst, rd.CommittedLast
+	if last < first {
+		return
+	}
+	source, blocks := "", slices.Concat(blockBytes(rd.Committed)...)
+	if len(rd.Committed) == 0 {
+		source = " from storage"
+		for lo := first; lo <= last; lo++ {
+			var err error
+			if blocks, err = n.log.Blocks(lo, lo+1, 1, blocks); err != nil {
+				panic(err)
+			}
+		}
+	}
+	list := entriesOf(blocks)
+	if skip := int(first - list[0].index); skip > 0 {
+		list = list[skip:]
+	}
+	list = list[:last-first+1]
+	n.c.trace("%d: apply%s %v", n.id, source, list)
+	for i, e := range list {
+		if e.index != first+wire.Index(i) {
+			panic(fmt.Sprintf("entry %v at %d of a hand-out [%d, %d]", e, i, first, last))
+		}
+		if e.index <= wire.Index(len(n.machine)) {
+			panic(fmt.Sprintf("replica %d: entry %v handed out twice", n.id, e))
+		}
+		if e.index == wire.Index(len(n.machine))+1 {
+			n.machine = append(n.machine, e)
+		}
+		if n.c.observe != nil {
+			n.c.observe.applied(n, e)
+		}
+	}
+	if n.keepApplying {
+		n.g.Applied(last)
+	}
+}
+
+// sync makes the oldest count writes durable without telling the group.
+func (n *node) sync(count int) {
+	for _, w := range n.writes[:count] {
+		n.log.write(w.hard, w.blocks)
+		n.acks = append(n.acks, w.ack)
+	}
+	n.writes = n.writes[count:]
+}
+
+// acknowledge tells the group of the oldest count synced writes.
+func (n *node) acknowledge(count int) {
+	for _, a := range n.acks[:count] {
+		n.g.Persisted(a)
+	}
+	n.acks = n.acks[count:]
+}
+
+// persist syncs and acknowledges everything handed out.
+func (n *node) persist() {
+	n.sync(len(n.writes))
+	n.acknowledge(len(n.acks))
+}
+
+// node returns the replica with an id, nil for none.
+func (c *cluster) node(id wire.ReplicaID) *node {
+	for _, n := range c.nodes {
+		if n.id == id {
+			return n
+		}
+	}
+	return nil
+}
+
+// deliver takes message i off the network and hands it to its receiver. A
+// receiver that is down loses it.
+func (c *cluster) deliver(i int) {
+	m := c.net[i]
+	c.net = slices.Delete(c.net, i, i+1)
+	n := c.node(m.To)
+	if n == nil || n.g == nil {
+		return
+	}
+	c.trace("%s", describe(&m))
+	n.step(&m)
+}
+
+func (n *node) step(m *wire.Message) {
+	hadFault := n.g.Err() != nil
+	err := n.g.Step(m)
+	var fault *FaultError
+	switch {
+	case errors.As(err, &fault) && hadFault:
+	case err != nil:
+		n.c.trace("%d: error: %v", n.id, err)
+	}
+}
+
+// settle runs the given nodes until nothing more happens among them. Messages
+// to others stay on the network.
+func (c *cluster) settle(ids ...wire.ReplicaID) {
+	for busy, rounds := true, 0; busy; rounds++ {
+		if rounds > 10_000 {
+			panic("the cluster does not settle")
+		}
+		busy = false
+		for _, n := range c.nodes {
+			if n.g == nil || !slices.Contains(ids, n.id) {
+				continue
+			}
+			for n.ready() {
+				busy = true
+			}
+			n.persist()
+			for n.ready() {
+				busy = true
+				n.persist()
+			}
+		}
+		for i := 0; i < len(c.net); {
+			m := &c.net[i]
+			if n := c.node(m.To); slices.Contains(ids, m.To) && n.g != nil {
+				c.deliver(i)
+				busy = true
+			} else {
+				i++
+			}
+		}
+	}
+}
+
+// tick advances the clock, one tick at a time, for all nodes that are up.
+func (c *cluster) tick(count int, ids ...wire.ReplicaID) {
+	for range count {
+		c.now++
+		for _, n := range c.nodes {
+			if n.g != nil && slices.Contains(ids, n.id) {
+				n.g.Tick(c.now)
+			}
+		}
+	}
+}
+
+// all returns the ids of all members.
+func (c *cluster) all() (ids []wire.ReplicaID) {
+	for _, n := range c.nodes {
+		ids = append(ids, n.id)
+	}
+	return ids
+}
+
+// leader returns the node that leads the highest term, nil if none does.
+func (c *cluster) leader() (leader *node) {
+	for _, n := range c.nodes {
+		if n.g != nil && n.g.Err() == nil && n.g.Role() == Leader && (leader == nil || n.g.Term() > leader.g.Term()) {
+			leader = n
+		}
+	}
+	return leader
+}
+
+// describe writes a message as scenarios show it: entries as index/term.
+func describe(m *wire.Message) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d->%d %s", m.From, m.To, m.Kind)
+	if !isTermless(m.Kind) {
+		fmt.Fprintf(&b, " term=%d", m.Term)
+	}
+	switch m.Kind {
+	case wire.Append:
+		fmt.Fprintf(&b, " prev=%d/%d commit=%d entries=%v", m.Index, m.LogTerm, m.Commit, entriesOf(m.Entries))
+	case wire.AppendResponse:
+		if m.Reject {
+			fmt.Fprintf(&b, " reject=%d hint=%d/%d", m.Index, m.Hint, m.LogTerm)
+		} else {
+			fmt.Fprintf(&b, " match=%d", m.Index)
+		}
+	case wire.Heartbeat:
+		fmt.Fprintf(&b, " commit=%d", m.Commit)
+		if m.Context != 0 {
+			fmt.Fprintf(&b, " round=%d", m.Context)
+		}
+	case wire.HeartbeatResponse:
+		if m.Context != 0 {
+			fmt.Fprintf(&b, " round=%d", m.Context)
+		}
+	case wire.PreVote, wire.Vote:
+		fmt.Fprintf(&b, " last=%d/%d", m.Index, m.LogTerm)
+		if m.Context == contextTransfer {
+			b.WriteString(" transfer")
+		}
+	case wire.PreVoteResponse, wire.VoteResponse:
+		if m.Reject {
+			b.WriteString(" refused")
+		} else {
+			b.WriteString(" granted")
+		}
+	case wire.ReadIndex:
+		fmt.Fprintf(&b, " context=%d", m.Context)
+	case wire.ReadIndexResponse:
+		fmt.Fprintf(&b, " context=%d", m.Context)
+		if m.Reject {
+			b.WriteString(" refused")
+		} else {
+			fmt.Fprintf(&b, " index=%d", m.Index)
+		}
+	}
+	return b.String()
+}
