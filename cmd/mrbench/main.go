@@ -1,0 +1,269 @@
+// Command mrbench measures a cluster of stores on this machine and tests that
+// it keeps its promises. See docs/benchmarking.md, or run it with --help.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"multiraft/bench"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	go func() {
+		<-ctx.Done()
+		stop() // a second interrupt ends the process at once
+	}()
+	os.Exit(execute(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// execute runs the command line and returns the exit code.
+func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	usage := true // errors before a command begins are of usage
+	begin := func(cmd *cobra.Command, _ []string) error {
+		if err := refuseZeros(cmd.Flags()); err != nil {
+			return err
+		}
+		usage = false
+		return nil
+	}
+	root := newRoot(stdout, stderr)
+	for _, command := range append(root.Commands(), root) {
+		command.PreRunE = begin
+	}
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return bench.ExitOK
+	}
+	fmt.Fprintf(stderr, "mrbench: %v\n", err)
+	if usage {
+		fmt.Fprintln(stderr, "mrbench --help shows commands and flags.")
+		return bench.ExitUsage
+	}
+	return bench.ExitCode(err)
+}
+
+// refuseZeros refuses a zero for a flag whose default is another value: in the
+// configuration a zero selects that default, which is not what was typed.
+func refuseZeros(f *pflag.FlagSet) error {
+	var faults []error
+	f.Visit(func(flag *pflag.Flag) {
+		if flag.Value.String() == "0" && flag.DefValue != "0" {
+			faults = append(faults, fmt.Errorf("--%s: must not be 0", flag.Name))
+		}
+	})
+	return errors.Join(faults...)
+}
+
+func newRoot(stdout, stderr io.Writer) *cobra.Command {
+	cfg := bench.Config{}.WithDefaults()
+	root := &cobra.Command{
+		Use:   "mrbench",
+		Short: "measure many raft groups on this machine",
+		Long: `mrbench runs stores of the multiraft engine in one process, with real logs and
+TCP between them, puts load on their groups, and explains what came out.
+
+Without a command it runs a benchmark of ten seconds with the defaults of
+"mrbench run", in a scratch directory in the working directory that is removed
+at the end. That directory should be on the disk that is to be measured.
+
+Exit codes: 0 done and, if asked for, verified; 1 an acknowledged write was
+lost or replicas differ; 2 a wrong flag or value; 3 anything else, an interrupt
+among it.`,
+		Example: `  mrbench
+  mrbench run --groups 1000 --duration 10s --verify
+  mrbench crash --rounds 10 --groups 200`,
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return run(cmd.Context(), cfg, "", stdout, stderr)
+		},
+	}
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.AddCommand(newRun(stdout, stderr), newCrash(stdout, stderr), newCrashChild())
+	return root
+}
+
+func newRun(stdout, stderr io.Writer) *cobra.Command {
+	cfg := bench.Config{}.WithDefaults()
+	var json string
+	sync := true
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "run one benchmark",
+		Long: `run opens stores, waits until every group has a leader, puts load on the groups,
+and reports throughput, latency and what an operation cost.
+
+Modes of writing: async keeps --inflight writes in flight per store from one
+goroutine; sync runs --clients goroutines per store that each wait for their
+write; batch keeps --inflight in flight per store in batches over many groups.
+Reads are linearizable and done by --clients goroutines per store.
+
+Without --rate the loop is closed: a new operation starts when one is answered.
+With --rate it is open: operations start on a schedule, and latency counts from
+the moment an operation was meant to start.`,
+		Example: `  # what an application with 64 goroutines per store gets
+  mrbench run --mode sync --clients 64
+
+  # many groups, few of them busy, figures for a script
+  mrbench run --groups 10000 --active 0.02 --json - | jq .ops_per_s
+
+  # latency at a fixed load
+  mrbench run --rate 100000 --duration 30s
+
+  # nine reads to one write, and nothing acknowledged may be missing
+  mrbench run --mode sync --workload mixed --read-ratio 0.9 --verify`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg.NoSync = !sync
+			if cmd.Flags().Changed("warmup") && cfg.Warmup == 0 {
+				cfg.Warmup = bench.NoWarmup
+			}
+			return run(cmd.Context(), cfg, json, stdout, stderr)
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	clusterFlags(f, &cfg)
+	f.StringVar((*string)(&cfg.Mode), "mode", string(cfg.Mode), "how to write: async, sync or batch")
+	f.IntVar(&cfg.Inflight, "inflight", cfg.Inflight, "operations in flight per store in modes async and batch")
+	f.IntVar(&cfg.Clients, "clients", cfg.Clients, "goroutines per store in mode sync, and that read in mode async")
+	f.IntVar(&cfg.Batch, "batch", cfg.Batch, "writes per batch in mode batch")
+	f.StringVar((*string)(&cfg.Workload), "workload", string(cfg.Workload), "what to do: write, read or mixed")
+	f.Float64Var(&cfg.ReadRatio, "read-ratio", cfg.ReadRatio, "share of reads in workload mixed")
+	f.Float64Var(&cfg.Active, "active", cfg.Active, "share of the groups that get load")
+	f.Float64Var(&cfg.Rate, "rate", cfg.Rate, "operations per second to start (open loop); 0 is a closed loop")
+	f.DurationVar(&cfg.Duration, "duration", cfg.Duration, "measured time")
+	f.DurationVar(&cfg.Warmup, "warmup", cfg.Warmup, "load before it, not measured")
+	f.BoolVar(&sync, "sync", sync, "sync the log; false shows what syncs cost, and loses writes in a crash")
+	f.BoolVar(&cfg.Verify, "verify", cfg.Verify, "check afterwards that every acknowledged write is on every replica")
+	f.StringVar(&json, "json", "", "write the report as JSON to this file; - is standard output, and then nothing else goes there")
+	f.IntVar(&cfg.Procs, "procs", cfg.Procs, "GOMAXPROCS; 0 leaves it")
+	f.IntVar(&cfg.GCPercent, "gc-percent", cfg.GCPercent, "GOGC; 0 leaves it")
+	f.StringVar(&cfg.CPUProfile, "cpu-profile", "", "write a processor profile of the measured time to this file")
+	f.StringVar(&cfg.AllocProfile, "alloc-profile", "", "write a profile of allocations to this file")
+	return cmd
+}
+
+// clusterFlags are those of the stores, the same for all commands.
+func clusterFlags(f *pflag.FlagSet, cfg *bench.Config) {
+	f.IntVar(&cfg.Stores, "stores", cfg.Stores, "stores in this process")
+	f.IntVar(&cfg.Groups, "groups", cfg.Groups, "raft groups")
+	f.IntVar(&cfg.Replicas, "replicas", cfg.Replicas, "replicas of each group, at most one per store")
+	f.IntVar(&cfg.Payload, "payload", cfg.Payload, "bytes per write")
+	f.StringVar((*string)(&cfg.Transport), "transport", string(cfg.Transport), "between the stores: tcp (loopback) or mem (in the process)")
+	f.StringVar(&cfg.Dir, "dir", cfg.Dir, "directory for the stores; default a scratch directory in the working directory")
+	f.BoolVar(&cfg.Keep, "keep", cfg.Keep, "leave the stores' directories behind")
+	f.Uint64Var(&cfg.Seed, "seed", cfg.Seed, "seed of everything random; 0 picks one")
+	f.IntVar(&cfg.Workers, "workers", cfg.Workers, "workers per store; 0 leaves it to the engine")
+	f.IntVar(&cfg.Appliers, "appliers", cfg.Appliers, "appliers per store; 0 leaves it to the engine")
+}
+
+func run(ctx context.Context, cfg bench.Config, json string, stdout, stderr io.Writer) error {
+	display := bench.NewDisplay(stderr, isTerminal(stderr))
+	report, err := bench.Run(ctx, cfg, display.Update)
+	display.Close()
+	if report == nil {
+		return err
+	}
+	return errors.Join(err, write(report, json, stdout, stderr))
+}
+
+func newCrash(stdout, stderr io.Writer) *cobra.Command {
+	cfg := bench.CrashConfig{}.WithDefaults()
+	var json string
+	cmd := &cobra.Command{
+		Use:   "crash",
+		Short: "kill stores under load and check that nothing acknowledged is lost",
+		Long: `crash runs the stores in a child process under load, kills it with SIGKILL at a
+random moment, starts it again over the same directories, and checks that every
+acknowledged write is on every replica, that none was applied twice, and that
+replicas agree. Then the load goes on, for as many rounds as asked for.
+
+When something is lost the exit code is 1 and the directories are kept.`,
+		Example: `  mrbench crash --rounds 10 --groups 200
+  mrbench crash --rounds 100 --max-load 500ms --seed 7`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			self, err := os.Executable()
+			if err != nil {
+				return err
+			}
+			cfg.Child = []string{self, crashChildCommand}
+			display := bench.NewDisplay(stderr, isTerminal(stderr))
+			report, err := bench.Crash(cmd.Context(), cfg, display.Update)
+			display.Close()
+			if report == nil {
+				return err
+			}
+			return errors.Join(err, write(report, json, stdout, stderr))
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.IntVar(&cfg.Rounds, "rounds", cfg.Rounds, "times to kill")
+	f.DurationVar(&cfg.MaxLoad, "max-load", cfg.MaxLoad, "longest time under load before a kill")
+	clusterFlags(f, &cfg.Config)
+	f.IntVar(&cfg.Inflight, "inflight", cfg.Inflight, "writes in flight per store")
+	f.StringVar(&json, "json", "", "write the report as JSON to this file; - is standard output, and then nothing else goes there")
+	return cmd
+}
+
+// crashChildCommand is how crash starts itself again.
+const crashChildCommand = "crash-child"
+
+func newCrashChild() *cobra.Command {
+	return &cobra.Command{
+		Use:    crashChildCommand,
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			// An interrupt from the terminal is for the parent, which ends this.
+			signal.Ignore(os.Interrupt)
+			return bench.CrashChild(os.Stdin, os.NewFile(3, "acknowledgements"))
+		},
+	}
+}
+
+// report is what both commands end with.
+type report interface {
+	WriteJSON(io.Writer) error
+	WriteText(io.Writer) error
+}
+
+// write writes the report for people to standard output, and as JSON where asked
+// for. When that is standard output, people read standard error.
+func write(r report, json string, stdout, stderr io.Writer) error {
+	switch json {
+	case "":
+		return r.WriteText(stdout)
+	case "-":
+		return errors.Join(r.WriteText(stderr), r.WriteJSON(stdout))
+	}
+	f, err := os.Create(json)
+	if err != nil {
+		return errors.Join(r.WriteText(stdout), err)
+	}
+	return errors.Join(r.WriteText(stdout), r.WriteJSON(f), f.Close())
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
