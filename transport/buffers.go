@@ -2,10 +2,10 @@ package transport
 
 import "sync"
 
-// Limits of a bufferPool: enough for one frame per worker, lane and peer of a
-// large cluster, little enough not to matter in memory.
+// Limits of a bufferPool: enough for what is on its way to the peers of a busy
+// store, little enough not to matter in memory.
 const (
-	maxPooledBuffers     = 256
+	maxPooledBuffers     = 4096
 	maxPooledBufferBytes = 1 << 20
 	maxPooledBytes       = 16 << 20
 )

@@ -38,23 +38,24 @@ type HelloField uint8
 
 // The numbers are part of the wire format: a refusal names its reason.
 const (
-	HelloMagic       HelloField = 1  // not a hello at all
-	HelloChecksum    HelloField = 2  // damaged
-	HelloCluster     HelloField = 3  // of another cluster
-	HelloStore       HelloField = 4  // meant for, or answered by, another store
-	HelloSelf        HelloField = 5  // from this very store
-	HelloPeer        HelloField = 6  // from a store nobody introduced
-	HelloDirection   HelloField = 7  // dialled by the store with the larger id
-	HelloIncarnation HelloField = 8  // from an earlier life of the peer
-	HelloProtocol    HelloField = 9  // no protocol version in common
-	HelloLane        HelloField = 10 // no such lane, or not the one asked for
-	HelloFrameCap    HelloField = 11 // a frame cap too small to work with
+	HelloMagic          HelloField = 1  // not a hello at all
+	HelloChecksum       HelloField = 2  // damaged
+	HelloCluster        HelloField = 3  // of another cluster
+	HelloStore          HelloField = 4  // meant for, or answered by, another store
+	HelloSelf           HelloField = 5  // from this very store
+	HelloPeer           HelloField = 6  // from a store nobody introduced
+	HelloDirection      HelloField = 7  // dialled by the store with the larger id
+	HelloIncarnation    HelloField = 8  // from an earlier life of the peer
+	HelloOwnIncarnation HelloField = 9  // meant for a later life of this store
+	HelloProtocol       HelloField = 10 // no protocol version in common
+	HelloLane           HelloField = 11 // no such lane, or not the one asked for
+	HelloFrameCap       HelloField = 12 // a frame cap too small to work with
 )
 
 var helloFieldNames = [...]string{
 	HelloMagic: "magic", HelloChecksum: "checksum", HelloCluster: "cluster", HelloStore: "store", HelloSelf: "self",
-	HelloPeer: "peer", HelloDirection: "direction", HelloIncarnation: "incarnation", HelloProtocol: "protocol",
-	HelloLane: "lane", HelloFrameCap: "frame cap",
+	HelloPeer: "peer", HelloDirection: "direction", HelloIncarnation: "incarnation",
+	HelloOwnIncarnation: "own incarnation", HelloProtocol: "protocol", HelloLane: "lane", HelloFrameCap: "frame cap",
 }
 
 // String returns the name of the field.

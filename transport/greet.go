@@ -72,6 +72,9 @@ func (t *TCP) greetDialler(nc net.Conn) {
 	own := t.own
 	own.to, own.lane, own.nonce = theirs.from, theirs.lane, t.random()
 	p, refusal := t.welcome(&theirs, &own)
+	if p != nil {
+		own.met = p.incarnation.Load()
+	}
 	if refusal != nil {
 		own.verdict = refusal.Field
 		t.refused(nc, refusal)
@@ -95,17 +98,18 @@ func (t *TCP) greetDialler(nc net.Conn) {
 	}
 }
 
-// welcome decides on the hello of a dialler.
+// welcome decides on the hello of a dialler. The peer is nil when nobody
+// introduced it.
 func (t *TCP) welcome(theirs, own *hello) (*peer, *HelloError) {
 	if err := theirs.check(own); err != nil {
 		return nil, err
 	}
 	p := (*t.peers.Load())[theirs.from]
-	if p == nil {
+	switch {
+	case p == nil:
 		return nil, &HelloError{Field: HelloPeer, Peer: theirs.from, Got: uint64(theirs.from), Want: uint64(own.from)}
-	}
-	if theirs.from > own.from {
-		return nil, &HelloError{Field: HelloDirection, Peer: theirs.from, Got: uint64(theirs.from), Want: uint64(own.from)}
+	case theirs.from > own.from:
+		return p, &HelloError{Field: HelloDirection, Peer: theirs.from, Got: uint64(theirs.from), Want: uint64(own.from)}
 	}
 	return p, p.meet(theirs.incarnation)
 }
@@ -113,7 +117,7 @@ func (t *TCP) welcome(theirs, own *hello) (*peer, *HelloError) {
 // greetAcceptor exchanges hellos on a connection we dialled.
 func (t *TCP) greetAcceptor(p *peer, lane Lane, nc net.Conn) (*conn, error) {
 	own := t.own
-	own.to, own.lane, own.nonce = p.id, lane, t.random()
+	own.to, own.lane, own.nonce, own.met = p.id, lane, t.random(), p.incarnation.Load()
 	ask := own.encode()
 	if err := nc.SetDeadline(time.Now().Add(t.cfg.HelloTimeout)); err != nil {
 		return nil, err

@@ -10,20 +10,21 @@ import (
 
 // A hello opens each direction of a connection, little-endian:
 //
-//	 0        8     10    12   13      14   16        24     32     40            48          56      64         72
-//	┌────────┬─────┬─────┬────┬───────┬────┬─────────┬──────┬──────┬─────────────┬───────────┬───────┬──────────┐
-//	│ magic  │ min │ max │lane│verdict│zero│ cluster │ from │ to   │ incarnation │ frame cap │ nonce │ checksum │
-//	└────────┴─────┴─────┴────┴───────┴────┴─────────┴──────┴──────┴─────────────┴───────────┴───────┴──────────┘
+//	 0        8     10    12   13      14   16        24     32     40            48    56          64      72         80
+//	┌────────┬─────┬─────┬────┬───────┬────┬─────────┬──────┬──────┬─────────────┬─────┬───────────┬───────┬──────────┐
+//	│ magic  │ min │ max │lane│verdict│zero│ cluster │ from │ to   │ incarnation │ met │ frame cap │ nonce │ checksum │
+//	└────────┴─────┴─────┴────┴───────┴────┴─────────┴──────┴──────┴─────────────┴─────┴───────────┴───────┴──────────┘
 //
 // min and max are the protocol versions the sender speaks. verdict is 0 in the
 // dialler's hello; in the answer it is 0 for accepted, else the [HelloField] the
-// connection is refused for. frame cap is the largest payload the sender takes.
-// nonce is random and goes into the checksum of each frame. checksum is the
-// xxhash64 of the 64 bytes in front of it.
+// connection is refused for. incarnation is the sender's; met is the highest one
+// of the receiver it has seen, 0 for none. frame cap is the largest payload the
+// sender takes. nonce is random and goes into the checksum of each frame.
+// checksum is the xxhash64 of the 72 bytes in front of it.
 //
 // The layout is fixed for all versions to come: a store must be able to refuse
 // one that speaks another.
-const helloBytes = 72
+const helloBytes = 80
 
 // helloMagic reads "mraft\r\n\x00" on the wire. Text protocols, and what mangles
 // line ends or cuts at zeros, do not get past it.
@@ -38,7 +39,7 @@ type hello struct {
 	verdict                  HelloField
 	cluster                  uint64
 	from, to                 wire.StoreID
-	incarnation              uint64
+	incarnation, met         uint64
 	frameCap                 uint64
 	nonce                    uint64
 }
@@ -54,9 +55,10 @@ func (h *hello) encode() (b [helloBytes]byte) {
 	le.PutUint64(b[24:], uint64(h.from))
 	le.PutUint64(b[32:], uint64(h.to))
 	le.PutUint64(b[40:], h.incarnation)
-	le.PutUint64(b[48:], h.frameCap)
-	le.PutUint64(b[56:], h.nonce)
-	le.PutUint64(b[64:], xxhash.Sum64(b[:64]))
+	le.PutUint64(b[48:], h.met)
+	le.PutUint64(b[56:], h.frameCap)
+	le.PutUint64(b[64:], h.nonce)
+	le.PutUint64(b[72:], xxhash.Sum64(b[:72]))
 	return b
 }
 
@@ -67,7 +69,7 @@ func (h *hello) decode(b *[helloBytes]byte) *HelloError {
 	if got := le.Uint64(b[0:]); got != helloMagic {
 		return &HelloError{Field: HelloMagic, Got: got, Want: helloMagic}
 	}
-	if got, want := le.Uint64(b[64:]), xxhash.Sum64(b[:64]); got != want {
+	if got, want := le.Uint64(b[72:]), xxhash.Sum64(b[:72]); got != want {
 		return &HelloError{Field: HelloChecksum, Got: got, Want: want}
 	}
 	*h = hello{
@@ -79,8 +81,9 @@ func (h *hello) decode(b *[helloBytes]byte) *HelloError {
 		from:        wire.StoreID(le.Uint64(b[24:])),
 		to:          wire.StoreID(le.Uint64(b[32:])),
 		incarnation: le.Uint64(b[40:]),
-		frameCap:    le.Uint64(b[48:]),
-		nonce:       le.Uint64(b[56:]),
+		met:         le.Uint64(b[48:]),
+		frameCap:    le.Uint64(b[56:]),
+		nonce:       le.Uint64(b[64:]),
 	}
 	return nil
 }
@@ -98,6 +101,8 @@ func (h *hello) check(own *hello) *HelloError {
 		return refuse(HelloStore, uint64(h.to), uint64(own.from))
 	case h.from == own.from:
 		return refuse(HelloSelf, uint64(h.from), uint64(own.from))
+	case h.met > own.incarnation:
+		return refuse(HelloOwnIncarnation, h.met, own.incarnation)
 	case h.minProtocol > own.maxProtocol || h.maxProtocol < own.minProtocol || h.minProtocol > h.maxProtocol:
 		return refuse(HelloProtocol, protocolRange(h), protocolRange(own))
 	case h.lane >= Lanes:
@@ -134,7 +139,9 @@ func (h *hello) refusal(own *hello) *HelloError {
 	case HelloSelf, HelloPeer, HelloDirection:
 		e.Got, e.Want = uint64(h.from), uint64(own.from)
 	case HelloIncarnation:
-		e.Got, e.Want = h.incarnation, own.incarnation
+		e.Got, e.Want = h.met, own.incarnation
+	case HelloOwnIncarnation:
+		e.Got, e.Want = h.incarnation, own.met
 	case HelloProtocol:
 		e.Got, e.Want = protocolRange(h), protocolRange(own)
 	case HelloLane:

@@ -131,6 +131,9 @@ func (n *Network) connectLocked(a, b *Endpoint) {
 	if a == nil || b == nil || !a.aliveLocked() || !b.aliveLocked() || n.cut[pairOf(a.own.from, b.own.from)] {
 		return
 	}
+	if a.own.from > b.own.from {
+		a, b = b, a // as over TCP, the smaller id says hello first
+	}
 	for _, e := range []*HelloError{n.checkLocked(a, b), n.checkLocked(b, a)} {
 		if e == nil {
 			continue
@@ -152,7 +155,7 @@ func (n *Network) connectLocked(a, b *Endpoint) {
 // checkLocked is what the dialled store does with the hello of another.
 func (n *Network) checkLocked(from, to *Endpoint) *HelloError {
 	theirs := from.own
-	theirs.to = to.own.from
+	theirs.to, theirs.met = to.own.from, n.lives[to.own.from]
 	err := theirs.check(&to.own)
 	if newest := n.lives[theirs.from]; err == nil && theirs.incarnation < newest {
 		err = &HelloError{Field: HelloIncarnation, Peer: theirs.from, Got: theirs.incarnation, Want: newest}
