@@ -90,9 +90,8 @@ func TestDeadlinesSetDuringTick(t *testing.T) {
 	if testing.Short() {
 		rounds = 500
 	}
-	var s *Scheduler
 	var answered atomic.Int64
-	s = newScheduler(t, 1, 512, slots, func(_ int, round []Work) {
+	s := newScheduler(t, 1, 512, slots, func(_ int, round []Work) {
 		answered.Add(int64(len(round)))
 	})
 	var now atomic.Uint64

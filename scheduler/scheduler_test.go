@@ -285,8 +285,7 @@ func TestStress(t *testing.T) {
 		_    [32]byte
 	}
 	states := make([]slotState, maxSlots)
-	var s *Scheduler
-	s = newScheduler(t, 3, 64, 0, func(_ int, round []Work) {
+	s := newScheduler(t, 3, 64, 0, func(_ int, round []Work) {
 		for i := range round {
 			st := &states[round[i].Slot]
 			if !st.busy.CompareAndSwap(false, true) {
