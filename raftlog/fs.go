@@ -1,6 +1,12 @@
 package raftlog
 
-import "io"
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+)
 
 // FS is the small part of a file system that the log needs. The operating
 // system's is [OSFS]; tests and the simulator pass one that loses, tears and
@@ -42,4 +48,35 @@ type File interface {
 	Size() (int64, error)
 	// Truncate sets the size in bytes.
 	Truncate(size int64) error
+}
+
+// makeDir makes dir and what is missing above it, durably: level by level, each
+// synced into its parent, so that a power cut never takes a log whose directory
+// was not durable. The lowest level that is there already may have been made by
+// a start that died before it was synced, so it is synced too.
+func makeDir(fsys FS, dir string) error {
+	levels := []string{filepath.Clean(dir)} // the lowest first
+	for {
+		top := levels[len(levels)-1]
+		_, err := fsys.List(top)
+		if err == nil {
+			break
+		}
+		if parent := filepath.Dir(top); errors.Is(err, fs.ErrNotExist) && parent != top {
+			levels = append(levels, parent)
+			continue
+		}
+		return err
+	}
+	for i := len(levels) - 1; i >= 0; i-- {
+		if err := fsys.MkdirAll(levels[i]); err != nil {
+			return err
+		}
+		parent := filepath.Dir(levels[i])
+		// What may not be read was not made here: whoever did saw to it.
+		if err := fsys.SyncDir(parent); err != nil && !errors.Is(err, fs.ErrPermission) {
+			return fmt.Errorf("sync %s: %w", parent, err)
+		}
+	}
+	return nil
 }
