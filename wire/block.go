@@ -144,6 +144,8 @@ func BlockSize(b []byte) (int, error) {
 		return 0, fmt.Errorf("%w: version %d, want %d", ErrBadBlock, b[41], blockVersion)
 	case b[40] < byte(EntryCommand) || b[40] > byte(EntryConfig):
 		return 0, fmt.Errorf("%w: unknown kind %d", ErrBadBlock, b[40])
+	case le.Uint16(b[42:]) != 0 || le.Uint32(b[44:]) != 0:
+		return 0, fmt.Errorf("%w: reserved bytes are not zero", ErrBadBlock)
 	case le.Uint64(b[8:]) == 0 || le.Uint64(b[16:]) == 0 || le.Uint64(b[24:]) == 0:
 		return 0, fmt.Errorf("%w: group, index or term is zero", ErrBadBlock)
 	case le.Uint64(b[16:])+uint64(count) < le.Uint64(b[16:]):
