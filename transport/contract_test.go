@@ -440,8 +440,9 @@ func TestContractConcurrent(t *testing.T) {
 	})
 }
 
-// The path of a frame allocates nothing in steady state, but for the memory that
-// received frames stay in: one chunk for hundreds.
+// The path of a frame, copied or written from where it is, allocates nothing in
+// steady state, but for the memory that received frames stay in: a chunk for
+// many.
 func TestContractAllocs(t *testing.T) {
 	contract(t, func(t *testing.T, w world, _ refusals) {
 		a, b := w.join(t, testCluster, 1, 1), w.join(t, testCluster, 2, 1)
@@ -454,20 +455,26 @@ func TestContractAllocs(t *testing.T) {
 		}
 		<-h.up
 		<-h.up
-		content := make([]byte, 200)
-		roundTrip := func() {
-			if err := a.Send(2, wire.Urgent, append(a.Buffer(), content...)); err != nil {
-				t.Fatal(err)
+		for _, size := range []int{200, smallFrameBytes - 1000, smallFrameBytes + 1000} {
+			content := make([]byte, size)
+			roundTrip := func() {
+				if err := a.Send(2, wire.Urgent, append(a.Buffer(), content...)); err != nil {
+					t.Fatal(err)
+				}
+				if n := <-h.got; n != len(content) {
+					t.Fatalf("got %d bytes", n)
+				}
 			}
-			if n := <-h.got; n != len(content) {
-				t.Fatalf("got %d bytes", n)
+			for range 100 {
+				roundTrip()
 			}
-		}
-		for range 100 {
-			roundTrip()
-		}
-		if allocs := testing.AllocsPerRun(2000, roundTrip); allocs != 0 {
-			t.Errorf("%v allocations per frame", allocs)
+			allowed := 0.0
+			if _, inProcess := a.(*Endpoint); inProcess && size > 16<<10 {
+				allowed = 1 // its arena gives a frame of this size memory of its own
+			}
+			if allocs := testing.AllocsPerRun(1000, roundTrip); allocs > allowed {
+				t.Errorf("size %d: %v allocations per frame", size, allocs)
+			}
 		}
 	})
 }

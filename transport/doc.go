@@ -56,4 +56,6 @@
 //
 // Every method of a transport is safe from any goroutine. Send and Buffer may
 // be called from within Handler methods; Close must not, as it waits for them.
+// Locks are taken in this order: TCP.mu or Network.mu, peer.mu, frameQueue.mu,
+// bufferPool.mu. No Handler method is called with a lock held.
 package transport
