@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
+
+	"github.com/cespare/xxhash/v2"
 
 	"multiraft/engine"
 	"multiraft/group"
@@ -77,12 +80,26 @@ func TestRestartReplaysTheLog(t *testing.T) {
 	}
 }
 
+// A follower that is away while a million entries are written reads them back
+// from the leader's log; next to nothing of them is in memory.
 func TestFollowerCatchesUpFromTheLog(t *testing.T) {
-	const writes = 20_000
-	c := newCluster(t, func(cfg *engine.Config) { cfg.CacheBytes = 1 << 10 })
-	c.startAll(1)
-	c.propose(1, "first")
-	c.converge(1, 1)
+	writes := 1_000_000
+	if testing.Short() {
+		writes = 50_000
+	}
+	c := newCluster(t, func(cfg *engine.Config) { cfg.CacheBytes = 1 << 20 })
+	machines := map[wire.StoreID]*digestMachine{}
+	start := func(id wire.StoreID) *engine.Group {
+		machines[id] = &digestMachine{}
+		g, err := c.stores[id].StartGroup(c.ctx(), engine.GroupConfig{ID: 1, Members: threeMembers, StateMachine: machines[id]})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return g
+	}
+	for id := range c.stores {
+		start(id)
+	}
 	leader := c.leader(1)
 	slow := wire.StoreID(1)
 	if leader.Store().ID() == slow {
@@ -90,11 +107,11 @@ func TestFollowerCatchesUpFromTheLog(t *testing.T) {
 	}
 	c.close(slow)
 	var b engine.Batch
-	for i := 0; i < writes; {
+	command := make([]byte, 16)
+	for written := 0; written < writes; written += b.Len() {
 		b.Reset()
-		for n := 0; n < 500; n++ {
-			b.Add(leader, number(i))
-			i++
+		for range 10_000 {
+			b.Add(leader, command)
 		}
 		if err := leader.Store().ProposeBatch(&b); err != nil {
 			t.Fatal(err)
@@ -106,9 +123,40 @@ func TestFollowerCatchesUpFromTheLog(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if cached := leader.Store().Metrics().CachedBytes; cached > 4<<20 {
+		t.Errorf("%d bytes of entries stayed in memory", cached)
+	}
 	c.open(slow)
-	c.start(slow, 1)
-	c.converge(1, writes+1)
+	start(slow)
+	c.until("the follower has caught up", func() bool {
+		count, digest := machines[slow].state()
+		wantCount, wantDigest := machines[leader.Store().ID()].state()
+		return count == uint64(writes) && count == wantCount && digest == wantDigest
+	})
+}
+
+// digestMachine counts commands and chains their checksums.
+type digestMachine struct {
+	mu            sync.Mutex
+	count, digest uint64
+}
+
+func (m *digestMachine) Apply(entries []engine.Entry) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range entries {
+		m.count++
+		m.digest = m.digest*0x100000001b3 ^ xxhash.Sum64(entries[i].Command) ^ uint64(entries[i].Index)
+	}
+	return nil
+}
+
+func (m *digestMachine) Query(any) (any, error) { count, _ := m.state(); return count, nil }
+
+func (m *digestMachine) state() (count, digest uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.count, m.digest
 }
 
 func TestReadsAreLinearizableOnEveryStore(t *testing.T) {

@@ -54,7 +54,9 @@ func (s *Store) HandleFrame(from wire.StoreID, payload []byte) {
 			continue
 		}
 		if n := int64(len(node.message.Entries)); n > 0 {
-			if s.receiveBytes.Add(n) > s.cfg.MaxReceiveBytes {
+			// One that is larger than the whole budget passes when nothing else
+			// waits, or its sender would repeat it for ever.
+			if waiting := s.receiveBytes.Add(n); waiting > s.cfg.MaxReceiveBytes && waiting > n {
 				s.receiveBytes.Add(-n)
 				s.metrics.droppedAppends.Add(1)
 				continue
