@@ -31,9 +31,10 @@ const (
 	readChunkBytes = 256 << 10
 	// minReadBytes is the least room worth a read between frames.
 	minReadBytes = 8 << 10
-	// ownBufferBytes is the size from which a frame that does not fit into the
-	// chunk gets memory of its own, so that little is moved or left unused.
-	ownBufferBytes = readChunkBytes / 4
+	// ownBufferBytes is the size above which a frame that does not fit into the
+	// chunk gets memory of its own, so that at most half a chunk is moved to the
+	// next one, or left unused.
+	ownBufferBytes = readChunkBytes / 2
 	// smallFrameBytes is the size up to which copying payloads together is cheaper
 	// than handing the kernel one more piece.
 	smallFrameBytes = 16 << 10

@@ -230,7 +230,7 @@ func FuzzFrameReader(f *testing.F) {
 		if total > len(stream) {
 			t.Fatalf("%d bytes of frames out of %d", total, len(stream))
 		}
-		// Frames that do not fit leave at most a quarter of a chunk unused.
+		// Frames that do not fit leave at most half a chunk unused.
 		ceiling := uint64(2*len(stream) + 2*readChunkBytes + limit + 64<<10)
 		if got := after.TotalAlloc - before.TotalAlloc; got > ceiling {
 			t.Fatalf("allocated %d bytes for %d", got, len(stream))
