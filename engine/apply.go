@@ -198,8 +198,6 @@ func (a *applier) committed(r *replica, t *applyTask, blocks []wire.Block) {
 	}
 	if len(blocks) == 0 {
 		a.committedFromLog(r, t.first, t.last)
-		// The core hands out no more before it has heard of this.
-		a.store.sched.Set(r.slot, flagApply)
 		return
 	}
 	for _, block := range blocks {
@@ -286,6 +284,9 @@ func (a *applier) applyGathered(r *replica, last wire.Index) bool {
 	clear(a.entries)
 	a.entries = a.entries[:0]
 	r.applied.Store(uint64(last))
+	if r.starved.Load() {
+		a.store.sched.Set(r.slot, flagApply)
+	}
 	a.serveApplied(r, last)
 	return true
 }

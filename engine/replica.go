@@ -62,6 +62,11 @@ type replica struct {
 	logged chan struct{}
 	// applied is the last index the state machine has seen.
 	applied atomic.Uint64
+	// starved is set while the core keeps committed entries back until it has
+	// heard of those applied. The worker stores starved and then looks at applied,
+	// the applier stores applied and then looks at starved: one of them sees the
+	// other and sees to it that the core hears.
+	starved atomic.Bool
 
 	mu       sync.Mutex // guards the fields below; taken last, held for a few instructions
 	box      mailbox

@@ -135,7 +135,8 @@ func (w *worker) turn(r *replica, flags scheduler.Flags) {
 	if box.ack.Seq != 0 {
 		core.Persisted(box.ack)
 	}
-	core.Applied(wire.Index(r.applied.Load()))
+	applied := wire.Index(r.applied.Load())
+	core.Applied(applied)
 	if box.unreachable != 0 {
 		for i := range r.members.members {
 			if box.unreachable&(1<<i) != 0 {
@@ -158,6 +159,7 @@ func (w *worker) turn(r *replica, flags scheduler.Flags) {
 		w.bootCampaign(r, now)
 	}
 	w.takeReady(r, own)
+	w.noteStarved(r, applied)
 	if err := core.Err(); err != nil {
 		r.fail(err)
 		return
@@ -240,6 +242,20 @@ func (w *worker) takeReady(r *replica, own bool) {
 	}
 	for _, read := range rd.Reads {
 		w.finishRead(r, read)
+	}
+}
+
+// noteStarved has the applier wake the group when the core waits for it, told
+// being what the core has heard of.
+//
+//mr:hotpath
+func (w *worker) noteStarved(r *replica, told wire.Index) {
+	starved := r.core.HoldsCommitted()
+	if starved != r.starved.Load() {
+		r.starved.Store(starved)
+	}
+	if starved && wire.Index(r.applied.Load()) > told {
+		w.store.sched.Set(r.slot, flagApply)
 	}
 }
 

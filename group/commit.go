@@ -88,6 +88,14 @@ func (g *Group) toHandOut() bool {
 		g.handed.firstBytes+g.handed.restBytes < g.tuning.MaxCommittedBytes
 }
 
+// HoldsCommitted says whether entries that could be applied stay here until
+// Applied has told of those handed out, or HoldCommitted is off.
+//
+//mr:hotpath
+func (g *Group) HoldsCommitted() bool {
+	return g.fault == nil && g.handed.last < min(g.commit, g.log.durable)
+}
+
 // takeCommitted hands out entries to apply.
 //
 //mr:hotpath
