@@ -15,7 +15,7 @@ import "multiraft/wire"
 //
 // In probe, one append is on its way at a time and next stays where it is until
 // the answer: the peer is paused. In replicate, next moves as appends are sent,
-// and the inflight window bounds how far. In snapshot, nothing is sent.
+// and the inflight window bounds how far. In snapshot, no entries are sent.
 type leading struct {
 	progressTable
 	flights []inflights // by slot; used in replicate
@@ -76,6 +76,15 @@ func (ld *leading) sendable(slot int, last wire.Index, t *Tuning) bool {
 		return ld.next[slot] <= last && !ld.flights[slot].full(t)
 	}
 	return false
+}
+
+// unanswered says whether a peer that is alive owes an answer, or could give one,
+// without which nothing more is sent to it.
+//
+//mr:hotpath
+func (ld *leading) unanswered(slot int) bool {
+	return ld.state[slot] == snapshot ||
+		ld.state[slot] == replicate && ld.match[slot]+1 < ld.next[slot]
 }
 
 // sent notes an append with entries [next, hi) to a peer.

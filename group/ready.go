@@ -84,7 +84,8 @@ func (rd *Ready) empty() bool {
 	return len(rd.Messages) == 0 && rd.Seq == 0 && rd.CommittedLast < rd.CommittedFirst && len(rd.Reads) == 0
 }
 
-// HasReady says whether Ready would return true.
+// HasReady says whether Ready would return true; it may err once when entries
+// that a peer needs turn out to be compacted.
 //
 //mr:hotpath
 func (g *Group) HasReady() bool {

@@ -139,7 +139,7 @@ func (g *Group) takeAppends(rd *Ready) {
 				break
 			}
 		}
-		if ld.nudges.has(slot) && ld.state[slot] == replicate {
+		if ld.nudges.has(slot) {
 			g.takeNudge(rd, slot)
 		}
 		if ld.beats.has(slot) {
@@ -190,16 +190,24 @@ func (g *Group) cannotSend(slot int, lo wire.Index, err error) {
 	_ = g.fail("G13", lo, "entries for replica %d: %w", g.replica(slot), err) // kept in g.fault
 }
 
-// takeNudge asks a peer that has answered none of the last appends, for a
-// heartbeat interval, whether it has them: with an empty append behind the last
-// one. If it has, it answers how far it is durable; if one was lost, it refuses
-// and is probed. Sending the entries again at once would cost up to a whole
-// window for a peer whose disk is merely slow.
+// takeNudge asks a peer how far it is, with an empty append.
+//
+// In replicate it has answered none of the last appends for a heartbeat
+// interval, and is asked behind the last one. If it has them all, it answers how
+// far it is durable; if one was lost, it refuses and is probed. Sending the
+// entries again at once would cost up to a whole window for a peer whose disk is
+// merely slow.
+//
+// In snapshot it is asked for the last compacted entry: it may have had that all
+// along, and its answer was lost; or it has it by now.
 //
 //mr:hotpath
 func (g *Group) takeNudge(rd *Ready, slot int) {
 	ld := g.leading
 	prev := ld.next[slot] - 1
+	if ld.state[slot] == snapshot {
+		prev = g.log.storage.First() - 1
+	}
 	prevTerm, err := g.log.term(prev)
 	if err != nil {
 		g.cannotSend(slot, prev, err)
@@ -269,7 +277,7 @@ func (g *Group) leaderHeartbeatResponse(m *wire.Message) error {
 	}
 	ld.recentActive = ld.recentActive.with(slot)
 	ld.paused = ld.paused.without(slot)
-	if ld.state[slot] == replicate && ld.match[slot]+1 < ld.next[slot] && !g.sentLately(slot) {
+	if ld.unanswered(slot) && !g.sentLately(slot) {
 		ld.nudges = ld.nudges.with(slot)
 	}
 	if m.Context > ld.readAck[slot] {

@@ -1,0 +1,365 @@
+package group
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"multiraft/wire"
+)
+
+var (
+	scheduleSeed  = flag.Uint64("schedule.seed", 0, "run this seed only, and print the schedule")
+	scheduleSeeds = flag.Int("schedule.seeds", 400, "how many seeds to run")
+)
+
+// TestSchedules runs clusters through random schedules: messages are delivered
+// in any order, lost and repeated, disks sync late and crash with what they have
+// not synced, clocks jump, logs are compacted. The checker looks at every step.
+// After that everything heals, and the group must work again.
+//
+// A failure names its seed; go test -run TestSchedules -schedule.seed=N replays
+// it and prints every step.
+func TestSchedules(t *testing.T) {
+	if *scheduleSeed != 0 {
+		newSchedule(t, *scheduleSeed).run()
+		return
+	}
+	seeds := *scheduleSeeds
+	if testing.Short() {
+		seeds /= 10
+	}
+	var total counts
+	for seed := uint64(1); seed <= uint64(seeds) && !t.Failed(); seed++ {
+		s := newSchedule(t, seed)
+		s.run()
+		total.add(s.counts)
+	}
+	t.Logf("%d schedules: %+v", seeds, total)
+	// A schedule that never elects, crashes or conflicts checks nothing.
+	for what, n := range map[string]int{
+		"leaders": total.leaders, "crashes": total.crashes, "committed": total.committed,
+		"truncations": total.truncations, "reads": total.reads, "lost": total.lost, "stored": total.stored,
+	} {
+		if n < seeds/4 {
+			t.Errorf("only %d %s in %d schedules", n, what, seeds)
+		}
+	}
+}
+
+// counts says what schedules have gone through.
+type counts struct {
+	leaders, crashes, committed, truncations, reads, lost, stored int
+}
+
+func (c *counts) add(d counts) {
+	c.leaders += d.leaders
+	c.crashes += d.crashes
+	c.committed += d.committed
+	c.truncations += d.truncations
+	c.reads += d.reads
+	c.lost += d.lost
+	c.stored += d.stored
+}
+
+// schedule is one random run and what the checker knows about it.
+type schedule struct {
+	t     *testing.T
+	seed  uint64
+	rand  *rand.Rand
+	c     *cluster
+	trail []string
+	counts
+
+	side      replicaSet // a partition: these on one side, the rest on the other
+	proposals int
+	asked     uint64 // reads
+	checker   *checker
+}
+
+func newSchedule(t *testing.T, seed uint64) *schedule {
+	s := &schedule{
+		t: t, seed: seed, rand: rand.New(rand.NewPCG(seed, 7)),
+	}
+	membership := members(1 + s.rand.IntN(5))
+	if s.rand.IntN(4) == 0 && len(membership.Members) > 2 {
+		// A joint membership with all members in both halves or in one, or as
+		// learners.
+		roles := []wire.MemberRole{wire.Voter, wire.Outgoing, wire.Voter | wire.Outgoing, wire.Learner}
+		for i := range membership.Members[1:] {
+			membership.Members[i+1].Role = roles[s.rand.IntN(len(roles))]
+		}
+	}
+	pick := func(values ...int) int { return values[s.rand.IntN(len(values))] }
+	s.c = newCluster(membership, Tuning{
+		ElectionTicks:       10,
+		HeartbeatTicks:      pick(1, 2, 3),
+		MaxMessageBytes:     pick(1, 100, 200, 1<<20),
+		MaxInflightMessages: pick(1, 2, 64),
+		MaxInflightBytes:    pick(1, 200, 4<<20),
+		MaxUncommittedBytes: pick(100, 1<<20),
+		MaxCommittedBytes:   pick(1, 200, 4<<20),
+		MaxTailBytes:        pick(1, 200, 256<<10),
+		DisablePreVote:      s.rand.IntN(4) == 0,
+		DisableCheckQuorum:  s.rand.IntN(4) == 0,
+	})
+	s.checker = newChecker(s.c, &s.counts, s.fail)
+	s.c.observe = s.checker
+	s.c.trace = func(format string, args ...any) { s.note(format, args...) }
+	for _, n := range s.c.nodes {
+		n.rand = rand.New(rand.NewPCG(seed, uint64(n.id)))
+		n.keepApplying = s.rand.IntN(2) == 0
+		if err := n.start(0); err != nil {
+			s.fail("start: %v", err)
+		}
+	}
+	return s
+}
+
+func (s *schedule) note(format string, args ...any) {
+	line := fmt.Sprintf(format, args...)
+	if *scheduleSeed != 0 {
+		s.t.Log(line)
+	}
+	if len(s.trail) == 60 {
+		s.trail = slices.Delete(s.trail, 0, 1)
+	}
+	s.trail = append(s.trail, line)
+}
+
+func (s *schedule) fail(format string, args ...any) {
+	s.t.Helper()
+	for _, line := range s.trail {
+		s.t.Log(line)
+	}
+	s.t.Fatalf("%s\nreplay: go test -run TestSchedules -schedule.seed=%d", fmt.Sprintf(format, args...), s.seed)
+}
+
+func (s *schedule) run() {
+	defer func() {
+		if r := recover(); r != nil {
+			s.fail("panic: %v", r)
+		}
+	}()
+	lossy := s.rand.IntN(3) // how bad network and disks are in this run
+	for range 1000 + s.rand.IntN(2000) {
+		n := s.c.nodes[s.rand.IntN(len(s.c.nodes))]
+		if n.g == nil {
+			if s.rand.IntN(4) == 0 {
+				s.restart(n)
+			}
+			continue
+		}
+		s.act(n, lossy)
+		s.checker.check()
+	}
+	s.heal()
+}
+
+// heal ends all faults. The group must then elect a leader, commit, tell all
+// replicas, answer or drop all reads, and come to rest.
+func (s *schedule) heal() {
+	s.note("heal")
+	s.side = 0
+	for _, n := range s.c.nodes {
+		if n.g == nil {
+			s.restart(n)
+		}
+		n.keepApplying = true
+	}
+	var want wire.Index
+	for round := range 3000 {
+		s.c.now++
+		for _, n := range s.c.nodes {
+			n.g.Tick(s.c.now)
+			for n.ready() {
+				s.checker.check()
+			}
+			n.persist()
+			n.g.Applied(wire.Index(len(n.machine)))
+			s.checker.check()
+		}
+		for range len(s.c.net) {
+			s.c.deliver(0)
+			s.checker.check()
+		}
+		leader := s.c.leader()
+		if leader == nil {
+			continue
+		}
+		if round > 200 && want == 0 {
+			if first, _, err := leader.g.Propose(commands("last"), 1); err == nil {
+				want = first
+			}
+		}
+		done := want > 0 && len(s.checker.asked) == 0
+		for _, n := range s.c.nodes {
+			done = done && len(n.machine) >= int(want) && n.log.Last() == leader.log.Last()
+		}
+		if done {
+			s.checker.scan()
+			return
+		}
+	}
+	var st Status
+	for _, n := range s.c.nodes {
+		n.g.Status(&st)
+		s.note("%+v", st)
+	}
+	s.fail("no progress after healing: entry %d is wanted, reads %v are open", want, s.checker.asked)
+}
+
+// act does one random thing, most often with n, which is up.
+func (s *schedule) act(n *node, lossy int) {
+	switch roll := s.rand.IntN(1000); {
+	case roll < 400:
+		s.deliver(lossy)
+	case roll < 650:
+		if has, took := n.g.HasReady(), n.ready(); has != took && !(has && n.g.seesCompacted() && !n.g.HasReady()) {
+			s.fail("replica %d: HasReady says %v, Ready %v", n.id, has, took)
+		}
+		if roll < 550 {
+			n.persist()
+		}
+	case roll < 750:
+		n.sync(s.rand.IntN(len(n.writes) + 1))
+	case roll < 850:
+		n.acknowledge(s.rand.IntN(len(n.acks) + 1))
+	case roll < 890:
+		s.tick(n)
+	case roll < 940:
+		// Half of them to a leader, so that there is something to lose.
+		if leader := s.c.leader(); leader != nil && s.rand.IntN(2) == 0 {
+			n = leader
+		}
+		s.propose(n)
+	case roll < 955:
+		s.read(n)
+	case roll < 975:
+		n.g.Applied(wire.Index(s.rand.IntN(len(n.machine) + 1)))
+	case roll < 980:
+		n.g.Unreachable(s.c.nodes[s.rand.IntN(len(s.c.nodes))].id)
+	case roll < 985:
+		s.compact(n)
+	case roll < 990:
+		if lossy > 0 {
+			s.crash(n)
+		}
+	case roll < 995:
+		// Replicas on different sides do not hear each other for a while.
+		s.side = replicaSet(0)
+		if lossy > 0 && s.rand.IntN(3) > 0 {
+			s.side = replicaSet(s.rand.Uint32())
+			s.note("sides: %b", s.side&(1<<len(s.c.nodes)-1))
+		}
+	default:
+		if err := n.g.Campaign(); err != nil && err != ErrNotVoter {
+			s.fail("campaign: %v", err)
+		}
+	}
+}
+
+// seesCompacted says whether a peer needs entries that are compacted. Here that is
+// never so: its answer that it has them was lost.
+func (g *Group) seesCompacted() bool {
+	return g.leading != nil && slices.Contains(g.leading.state[:], snapshot)
+}
+
+// deliver delivers, loses or repeats a message, one of the oldest.
+func (s *schedule) deliver(lossy int) {
+	if len(s.c.net) == 0 {
+		return
+	}
+	i := s.rand.IntN(min(len(s.c.net), 1+s.rand.IntN(1+20*lossy)))
+	m := &s.c.net[i]
+	from, to := s.c.node(m.From), s.c.node(m.To)
+	switch roll := s.rand.IntN(40); {
+	case roll < lossy, s.side.has(from.slot) != s.side.has(to.slot):
+		s.note("lost: %s", describe(m))
+		s.lost++
+		s.c.net = slices.Delete(s.c.net, i, i+1)
+	case roll < 2*lossy && len(s.c.net) < 200:
+		s.c.net = append(s.c.net, *m)
+		s.c.deliver(i)
+	default:
+		s.c.deliver(i)
+	}
+}
+
+func (s *schedule) tick(n *node) {
+	step := uint64(1)
+	if s.rand.IntN(10) == 0 {
+		step = 1 + s.rand.Uint64N(40)
+	}
+	s.c.now += step
+	if s.rand.IntN(4) == 0 {
+		n.g.Clock(s.c.now)
+		return
+	}
+	n.g.Tick(s.c.now)
+	if d := n.g.Deadline(); d <= s.c.now {
+		s.fail("replica %d: deadline %d though tick %d is done", n.id, d, s.c.now)
+	}
+}
+
+func (s *schedule) propose(n *node) {
+	var cmds []string
+	for range 1 + s.rand.IntN(4) {
+		s.proposals++
+		cmds = append(cmds, fmt.Sprintf("p%d", s.proposals))
+	}
+	first, term, err := n.g.Propose(commands(cmds...), len(cmds))
+	switch {
+	case err == nil:
+		s.note("%d: proposes %v at %d/%d", n.id, cmds, first, term)
+		if n.g.Role() != Leader || term != n.g.Term() || n.g.LastIndex() != first+wire.Index(len(cmds))-1 {
+			s.fail("proposed at %d/%d by a %s", first, term, n.g.Role())
+		}
+	case err != ErrNotLeader && err != ErrBusy:
+		s.fail("propose: %v", err)
+	}
+}
+
+func (s *schedule) read(n *node) {
+	s.asked++
+	if err := n.g.ReadIndex(s.asked); err == nil {
+		s.note("%d: asks for read %d", n.id, s.asked)
+		s.checker.ask(n, s.asked)
+	}
+}
+
+// compact compacts to what all have on disk and know to be committed, so that
+// nobody ever needs a snapshot.
+func (s *schedule) compact(n *node) {
+	to := n.log.Last()
+	for _, other := range s.c.nodes {
+		to = min(to, other.log.hard.Commit, other.log.Last(), wire.Index(len(other.machine)))
+		if other.g != nil {
+			to = min(to, other.g.applied)
+		}
+	}
+	if to > n.log.base {
+		s.note("%d: compacts to %d", n.id, to)
+		n.log.compact(to)
+	}
+}
+
+func (s *schedule) crash(n *node) {
+	keep := s.rand.IntN(len(n.writes) + 1)
+	s.note("%d: crashes, keeps %d of %d writes", n.id, keep, len(n.writes))
+	s.crashes++
+	n.crash(keep)
+	s.checker.crashed(n)
+}
+
+func (s *schedule) restart(n *node) {
+	// A machine may have kept anything between the compaction and all it was
+	// given.
+	applied := n.log.base + wire.Index(s.rand.IntN(len(n.machine)-int(n.log.base)+1))
+	s.note("%d: restarts, applied %d of %d", n.id, applied, len(n.machine))
+	if err := n.start(applied); err != nil {
+		s.fail("restart: %v", err)
+	}
+}
