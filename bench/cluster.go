@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"multiraft/engine"
+	"multiraft/raftlog"
 	"multiraft/transport"
 	"multiraft/wire"
 )
@@ -20,6 +21,7 @@ import (
 type cluster struct {
 	cfg    *Config
 	stores []*engine.Store
+	syncs  *syncTimer
 	// groups and machines are indexed by group place times Stores plus store;
 	// nil where a group has no replica.
 	groups   []*engine.Group
@@ -35,6 +37,7 @@ const clusterID = 0x6d72_6265_6e63_68
 func openCluster(ctx context.Context, cfg *Config, dir string, progress func(Update)) (*cluster, error) {
 	c := &cluster{
 		cfg:      cfg,
+		syncs:    newSyncTimer(),
 		stores:   make([]*engine.Store, cfg.Stores),
 		groups:   make([]*engine.Group, cfg.Stores*cfg.Groups),
 		machines: make([]*machine, cfg.Stores*cfg.Groups),
@@ -54,14 +57,16 @@ func (c *cluster) open(ctx context.Context, dir string, progress func(Update)) e
 	for i := range c.stores {
 		opening.Go(func() error {
 			cfg := engine.Config{
-				Cluster:  clusterID,
-				ID:       wire.StoreID(i + 1),
-				Dir:      storeDir(dir, i),
-				Listen:   "127.0.0.1:0",
-				NoSync:   c.cfg.NoSync,
-				Workers:  c.cfg.Workers,
-				Appliers: c.cfg.Appliers,
-				Seed:     c.cfg.Seed + uint64(i),
+				Cluster:      clusterID,
+				ID:           wire.StoreID(i + 1),
+				Dir:          storeDir(dir, i),
+				Listen:       "127.0.0.1:0",
+				FS:           timedFS{FS: raftlog.OSFS{}, timer: c.syncs},
+				NoSync:       c.cfg.NoSync,
+				SegmentBytes: c.cfg.SegmentBytes,
+				Workers:      c.cfg.Workers,
+				Appliers:     c.cfg.Appliers,
+				Seed:         c.cfg.Seed + uint64(i),
 			}
 			if network != nil {
 				cfg.Listen, cfg.Transport = "", network.Transport(cfg.ID)

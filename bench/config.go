@@ -116,6 +116,8 @@ type Config struct {
 	// Workers and Appliers per store. Zero leaves them to the engine.
 	Workers  int `json:"workers"`
 	Appliers int `json:"appliers"`
+	// SegmentBytes of the stores' logs. Zero leaves it to the engine.
+	SegmentBytes int64 `json:"segment_bytes"`
 	// CPUProfile and AllocProfile name files for profiles of the measured
 	// window. Empty means none.
 	CPUProfile   string `json:"cpu_profile,omitempty"`
@@ -212,6 +214,8 @@ const (
 	maxReplicas = 7 // the engine's limit of initial voters
 	maxGroups   = 1_000_000
 	maxPayload  = 1 << 20 // the engine's limit of one command
+	minSegment  = 4 << 20 // the engine's limit for commands of maxPayload
+	maxSegment  = 1 << 30
 	maxInflight = 1 << 22
 	maxClients  = 1 << 16
 	maxProcs    = 1 << 10
@@ -288,6 +292,9 @@ func (c Config) Validate() error {
 	count("GCPercent", c.GCPercent, 0, 100_000)
 	count("Workers", c.Workers, 0, maxProcs)
 	count("Appliers", c.Appliers, 0, maxProcs)
+	if c.SegmentBytes != 0 && (c.SegmentBytes < minSegment || c.SegmentBytes > maxSegment) {
+		fault("SegmentBytes", c.SegmentBytes, "must be %d to %d", minSegment, maxSegment)
+	}
 	if c.StartTimeout < 0 {
 		fault("StartTimeout", c.StartTimeout, "must be positive")
 	}

@@ -63,6 +63,7 @@ func TestConfigRules(t *testing.T) {
 		{"GCPercent", Config{GCPercent: -1}, Config{GCPercent: 400}},
 		{"Workers", Config{Workers: -1}, Config{Workers: 2}},
 		{"Appliers", Config{Appliers: -1}, Config{Appliers: 2}},
+		{"SegmentBytes", Config{SegmentBytes: minSegment - 1}, Config{SegmentBytes: minSegment}},
 		{"StartTimeout", Config{StartTimeout: -1}, Config{StartTimeout: 1}},
 		{"SettleTimeout", Config{SettleTimeout: -1}, Config{SettleTimeout: 1}},
 	} {

@@ -55,7 +55,8 @@ func (r *Report) table() [][2]string {
 			[2]string{"  of reads", latencyText(*r.ReadLatency)})
 	}
 	rows = append(rows, [][2]string{
-		{"log", fmt.Sprintf("%s syncs/s, %.1f entries a sync, %.0f B per op", rateText(r.SyncsPerS), r.WritesPerSync, r.LogBytesPerOp)},
+		{"log", fmt.Sprintf("%s syncs/s, %.1f entries each, %.0f B per op; a sync took p50 %s, p99 %s; %.0f %% of the time was in one", rateText(r.SyncsPerS), r.WritesPerSync, r.LogBytesPerOp,
+			durationText(time.Duration(r.SyncLatency.P50*1e3)), durationText(time.Duration(r.SyncLatency.P99*1e3)), 100*r.SyncShare)},
 		{"wire", fmt.Sprintf("%s frames/s, %.0f B per op", rateText(r.WireFramesPerS), r.WireBytesPerOp)},
 		{"processor", fmt.Sprintf("%.0f ns per op, %.2f cores in use, %.1f %% of it for the garbage collector", r.CPUNsPerOp, r.CPUCores, 100*r.GCCPUShare)},
 		{"allocations", fmt.Sprintf("%.3f per op, %.1f B per op", r.AllocsPerOp, r.AllocBytesPerOp)},
@@ -170,6 +171,7 @@ func (r *Report) summary() string {
 const (
 	busyProcessors = 0.85 // share of the usable cores
 	busyDisk       = 0.7  // share of the time one log spends in syncs
+	slowDisk       = 4    // times what a sync took before the run
 	fewPerSync     = 64   // entries; a sync costs the processor as much as some hundred writes
 )
 
@@ -179,10 +181,6 @@ func (r *Report) limit() string {
 	// A thread that sleeps in a sync does not use its processor, so this is a
 	// share of processors and not of threads.
 	used := r.CPUCores / max(cores, 1)
-	inSync := r.SyncsPerS / float64(c.Stores) * h.SyncMicros / 1e6
-	if h.Sync == "off" {
-		inSync = 0
-	}
 	if c.Rate > 0 {
 		return r.openLoop(used)
 	}
@@ -193,9 +191,14 @@ func (r *Report) limit() string {
 	case used >= busyProcessors:
 		return fmt.Sprintf("The processors are the limit (%.0f %% of %.0f cores busy, %.0f ns for each operation on all %d stores together). More in flight would mostly add latency; less of it gives nearly the same throughput at lower latency. Larger machines, fewer replicas (--replicas), or stores on machines of their own give more.",
 			100*used, cores, r.CPUNsPerOp, c.Stores)
-	case inSync >= busyDisk:
-		return fmt.Sprintf("The disk is the limit: each store's log is in a sync for %.0f %% of the time, %.0f entries at a time. %s",
-			100*min(inSync, 1), r.WritesPerSync, r.advice("Syncs cost nearly the same whatever their size, so more in flight gives more"))
+	case r.SyncShare >= busyDisk:
+		text := fmt.Sprintf("The disk is the limit: each store's log is in a sync for %.0f %% of the time, %.0f entries at a time. ",
+			100*r.SyncShare, r.WritesPerSync)
+		if r.SyncLatency.Mean > slowDisk*h.SyncMicros {
+			text += fmt.Sprintf("A sync took %s on average here and %s alone, before the run: large syncs and several at once take longer, and so do spells in which others use the disk; repeat the run to tell. ",
+				durationText(time.Duration(r.SyncLatency.Mean*1e3)), durationText(time.Duration(h.SyncMicros*1e3)))
+		}
+		return text + r.advice("Syncs cost nearly the same whatever their size, so more in flight gives more")
 	default:
 		return fmt.Sprintf("Neither processors (%.0f %% busy) nor disk are used up: operations wait for each other. By Little's law throughput is what is in flight (%s) divided by latency. %s",
 			100*used, groupDigits(uint64(r.inflight())), r.advice("More in flight gives more"))

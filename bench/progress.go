@@ -77,7 +77,7 @@ func NewDisplay(out io.Writer, terminal bool) *Display {
 // to flood a log.
 const (
 	rewriteInterval = 100 * time.Millisecond
-	plainInterval   = time.Second
+	plainInterval   = 900 * time.Millisecond // below a second, so that updates each second all count
 )
 
 // Update shows u, unless something was shown a moment ago. Changes of phase and

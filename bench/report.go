@@ -34,6 +34,10 @@ type Report struct {
 	Backlog int64 `json:"backlog"`
 
 	SyncsPerS float64 `json:"syncs_per_s"` // all stores together
+	// SyncLatency is how long those took, SyncShare the share of the window that
+	// one store's log spent in them, on average.
+	SyncLatency Latency `json:"sync_us"`
+	SyncShare   float64 `json:"sync_share"`
 	// WritesPerSync is how many log entries one sync made durable: each write is
 	// an entry on every replica.
 	WritesPerSync  float64 `json:"writes_per_sync"`
@@ -160,6 +164,14 @@ func (r *Report) setUsage(u usage) {
 	r.AllocsPerOp = perUnit(float64(u.allocs), ops)
 	r.AllocBytesPerOp = perUnit(float64(u.allocBytes), ops)
 	r.GCCPUShare = perUnit(u.gcCPUSeconds, u.cpu.Seconds())
+}
+
+// setSyncs fills in what the syncs of the window took. It needs WindowSecs.
+func (r *Report) setSyncs(t *syncTimer) {
+	latency, total := t.result()
+	r.SyncLatency = latency
+	// Files that are made in the background are synced beside the log.
+	r.SyncShare = min(1, perUnit(total.Seconds(), r.WindowSecs*float64(r.Config.Stores)))
 }
 
 // perUnit is a quotient that is 0, and not NaN, of nothing: JSON has no NaN.

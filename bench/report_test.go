@@ -52,6 +52,7 @@ func TestReportFigures(t *testing.T) {
 // A window without operations, syncs or time has figures that JSON can hold.
 func TestReportOfNothing(t *testing.T) {
 	r := &Report{Config: Config{}.WithDefaults()}
+	r.setSyncs(newSyncTimer())
 	r.setLoad(newTotals(), [failures]error{})
 	r.setUsage(usage{})
 	var b bytes.Buffer
@@ -141,7 +142,8 @@ func TestExplain(t *testing.T) {
 		{"processor", func(r *Report) { r.CPUCores, r.WritesPerSync = 1.9, 500 }, []string{"The processors are the limit (95 % of 2 cores"}},
 		{"processor in syncs", func(r *Report) { r.CPUCores, r.WritesPerSync = 1.9, 5 }, []string{"only 5.0 entries share one", "--inflight 16384"}},
 		{"processor, no syncs", func(r *Report) { r.CPUCores, r.WritesPerSync, r.Host.Sync = 1.9, 5, "off" }, []string{"95 % of 2 cores", "Syncs were off"}},
-		{"disk", func(r *Report) { r.SyncsPerS = 27_000 }, []string{"The disk is the limit", "90 % of the time"}},
+		{"disk", func(r *Report) { r.SyncShare = 0.9 }, []string{"The disk is the limit", "90 % of the time", "--inflight 16384"}},
+		{"slow disk", func(r *Report) { r.SyncShare, r.SyncLatency.Mean = 0.9, 5000 }, []string{"5 ms on average here and 100 µs alone"}},
 		{"memory", func(r *Report) { r.Host.Sync = "memory" }, []string{"file system in memory", "--dir"}},
 		{"open loop, kept", func(r *Report) { r.Config.Rate = 500 }, []string{"The intended rate of 500 ops/s was kept", "--rate"}},
 		{"open loop, not kept", func(r *Report) { r.Config.Rate, r.Backlog = 600, 77 }, []string{"was not kept", "77 were due"}},

@@ -156,11 +156,13 @@ func (r *runner) load(ctx context.Context, l *load) error {
 	for _, rec := range l.recorders {
 		rec.openWindow()
 	}
+	r.cluster.syncs.setOpen(true)
 	from := sampler.take()
 	err = r.wait(ctx, l, live, PhaseMeasure, r.cfg.Duration)
 	for _, rec := range l.recorders {
 		rec.closeWindow()
 	}
+	r.cluster.syncs.setOpen(false)
 	to := sampler.take()
 	rep.Partial = err != nil
 	rep.Backlog = l.schedule.backlog(l.clock.now())
@@ -170,6 +172,7 @@ func (r *runner) load(ctx context.Context, l *load) error {
 	live.merge(l.recorders)
 	rep.setLoad(live, l.lastErrors())
 	rep.setUsage(to.since(from))
+	rep.setSyncs(r.cluster.syncs)
 	rep.Elections = to.elections - before.elections
 	return err
 }

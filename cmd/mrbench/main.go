@@ -67,7 +67,6 @@ func refuseZeros(f *pflag.FlagSet) error {
 }
 
 func newRoot(stdout, stderr io.Writer) *cobra.Command {
-	cfg := bench.Config{}.WithDefaults()
 	root := &cobra.Command{
 		Use:   "mrbench",
 		Short: "measure many raft groups on this machine",
@@ -88,7 +87,7 @@ among it.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return run(cmd.Context(), cfg, "", stdout, stderr)
+			return run(cmd.Context(), bench.Config{}, "", stdout, stderr)
 		},
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
@@ -154,6 +153,7 @@ the moment an operation was meant to start.`,
 	f.IntVar(&cfg.GCPercent, "gc-percent", cfg.GCPercent, "GOGC; 0 leaves it")
 	f.StringVar(&cfg.CPUProfile, "cpu-profile", "", "write a processor profile of the measured time to this file")
 	f.StringVar(&cfg.AllocProfile, "alloc-profile", "", "write a profile of allocations to this file")
+	cfg = bench.Config{} // flags know their defaults by now; some depend on what is set
 	return cmd
 }
 
@@ -167,6 +167,7 @@ func clusterFlags(f *pflag.FlagSet, cfg *bench.Config) {
 	f.StringVar(&cfg.Dir, "dir", cfg.Dir, "directory for the stores; default a scratch directory in the working directory")
 	f.BoolVar(&cfg.Keep, "keep", cfg.Keep, "leave the stores' directories behind")
 	f.Uint64Var(&cfg.Seed, "seed", cfg.Seed, "seed of everything random; 0 picks one")
+	f.Int64Var(&cfg.SegmentBytes, "segment-bytes", cfg.SegmentBytes, "size of a log segment; 0 leaves it to the engine")
 	f.IntVar(&cfg.Workers, "workers", cfg.Workers, "workers per store; 0 leaves it to the engine")
 	f.IntVar(&cfg.Appliers, "appliers", cfg.Appliers, "appliers per store; 0 leaves it to the engine")
 }
@@ -218,6 +219,7 @@ When something is lost the exit code is 1 and the directories are kept.`,
 	clusterFlags(f, &cfg.Config)
 	f.IntVar(&cfg.Inflight, "inflight", cfg.Inflight, "writes in flight per store")
 	f.StringVar(&json, "json", "", "write the report as JSON to this file; - is standard output, and then nothing else goes there")
+	cfg = bench.CrashConfig{} // as in run
 	return cmd
 }
 
