@@ -14,8 +14,8 @@ import (
 var le = binary.LittleEndian
 
 // A batch is what one write and one sync make durable for all groups: a header
-// and records. It starts at a multiple of 8 bytes; zeros fill it up to the
-// next one.
+// and records, filled up with zeros to whole sectors. Sectors that hold durable
+// bytes are never written again, so a torn write cannot take them away.
 //
 //		  0        8      12   14   16       24       32       40
 //		┌────────┬──────┬────┬────┬────────┬────────┬────────┬────────┐
@@ -43,7 +43,7 @@ const (
 	batchHeaderBytes = 88
 	batchMagic       = 0x314c524d // "MRL1"
 	batchVersion     = 1
-	batchAlign       = 8
+	batchAlign       = 512 // the least that a disk writes
 
 	flagSeal = 1 // the batch has no records; it proves the one before
 )
@@ -208,7 +208,9 @@ func (h *header) decode(b []byte, segment uint64, offset uint32, hash *hasher) e
 	return nil
 }
 
-// padding is what zeros bring n bytes to the alignment of batches.
+// padding is how many zeros bring n bytes to whole sectors.
+//
+//mr:hotpath
 func padding(n int) int { return -n & (batchAlign - 1) }
 
 // record is a decoded record. Its payload borrows.

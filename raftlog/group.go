@@ -17,7 +17,7 @@ type Group struct {
 	log *Log
 	id  wire.GroupID
 
-	mu   sync.Mutex // guards the fields below; nothing is taken or awaited under it
+	mu   sync.Mutex // guards the fields below; only Log.groupsMu is taken under it, to read
 	hard wire.HardState
 	meta string
 	index

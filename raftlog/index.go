@@ -181,8 +181,6 @@ func (x *index) place(ref blockRef, term wire.Term, acct account) {
 	if ref.last() <= x.compacted {
 		return
 	}
-	// Cuts at both ends: a copy may hold fewer entries than its source, of which
-	// the front was compacted.
 	lo := x.find(ref.first)
 	hi := lo
 	for hi < len(x.blocks) && x.blocks[hi].first <= ref.last() {

@@ -55,7 +55,7 @@ type Log struct {
 	// applyMu is held while a batch goes into the index, so that a checkpoint
 	// can copy groups between two batches. Taken before Group.mu.
 	applyMu sync.Mutex
-	applied uint64 // sequence of the last batch in the index
+	applied position // of the last batch in the index
 
 	writer writer
 	upkeep upkeep

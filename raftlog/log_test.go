@@ -1,4 +1,4 @@
-package raftlog
+package raftlog_test
 
 import (
 	"errors"
@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"multiraft/internal/vfs"
+	. "multiraft/raftlog"
 	"multiraft/wire"
 )
 
@@ -121,8 +123,7 @@ func check(t testing.TB, g *Group, first wire.Index, terms ...wire.Term) {
 }
 
 func TestRoundTrip(t *testing.T) {
-	o := testOptions(OSFS{})
-	o.Dir = t.TempDir()
+	o := testOptions(vfs.New(vfs.Options{}))
 	l := mustOpen(t, o)
 	g, h := l.Group(1), l.Group(2)
 	submit(t, l, func(b *Batch) {

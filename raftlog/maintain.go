@@ -9,6 +9,11 @@ type upkeep struct {
 	// reclaimable is the oldest segment that the last durable header needs: those
 	// before it may be used again.
 	reclaimable atomic.Uint32
+	// uncovered is how many bytes of batches the newest checkpoint lacks.
+	uncovered atomic.Int64
+
+	checkpoint checkpointJob
+	straggler  stragglerJob
 }
 
 // Maintain does one bounded piece of background work and reports whether there
@@ -19,11 +24,12 @@ func (l *Log) Maintain() bool {
 	if l.failure.Load() != nil {
 		return false
 	}
-	for _, step := range [...]func(*Log) (bool, error){recycleOne, fillReserve} {
+	// In this order: what needs no space, what makes space safe, what gains
+	// space, what only saves time at the next Open.
+	for _, step := range [...]func(*Log) (bool, error){recycleOne, fillReserve, rewriteStraggler, writeCheckpoint} {
 		did, err := step(l)
 		if err != nil {
 			l.o.Events.MaintainFailed(err)
-			continue
 		}
 		if did {
 			return true
@@ -52,10 +58,9 @@ func recycleOne(l *Log) (bool, error) {
 
 func fillReserve(l *Log) (bool, error) { return l.spares.fill() }
 
-func (u *upkeep) close(*Log) error { return nil }
-
-type rewriteBatch struct{ items []item }
-
-func (w *writer) encodeRewrite(*header) {}
-
-func (l *Log) finishRewrite(bool) {}
+// handles returns all groups there are, also the one that stands for the store.
+func (l *Log) handles() []*Group {
+	l.groupsMu.RLock()
+	defer l.groupsMu.RUnlock()
+	return append([]*Group(nil), l.ordered...)
+}

@@ -71,12 +71,7 @@ type recovery struct {
 	newest *scan  // of the last segment with a valid header
 	proven uint64 // the last sequence that was durable for certain
 
-	// The place that was reached.
-	sequence uint64
-	prevSum  uint64
-	prevLen  uint32
-	segment  uint32
-	offset   int64
+	position      // that was reached
 	cut      bool // the log ends here, whatever follows
 
 	// A group that came from a checkpoint has everything up to this sequence.
@@ -320,9 +315,9 @@ func (r *recovery) apply(s *scan) error {
 		if b.intact {
 			r.applyIntact(s, b)
 		}
-		r.sequence, r.prevSum, r.prevLen = b.sequence, b.bodySum, b.length
-		r.segment, r.offset = s.seg.number, int64(b.offset)+int64(b.length)
+		r.position = position{b.sequence, b.bodySum, b.length, s.seg.number, int64(b.offset) + int64(b.length)}
 		s.seg.used.Store(r.offset)
+		r.l.upkeep.uncovered.Add(int64(b.length))
 	}
 	return nil
 }
@@ -682,7 +677,7 @@ func (r *recovery) begin(lost []*Group) error {
 	if l.o.NoSync {
 		w.durable = r.proven
 	}
-	l.applied = r.sequence
+	l.applied = r.position
 	l.upkeep.reclaimable.Store(l.oldestLive())
 
 	var marks Batch

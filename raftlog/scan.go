@@ -1,7 +1,6 @@
 package raftlog
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -33,7 +32,7 @@ func (s *scan) records(b *scannedBatch) []byte {
 const readPieceBytes = 1 << 20
 
 // scanSegment finds the batches of a segment from the offset on. It goes on
-// behind damage: every place that a header may be at is tried. following is the
+// behind damage: every sector is tried. following is the
 // sequence with which the next segment begins, 0 when that is not known; the
 // scan ends in front of it.
 func scanSegment(seg *segment, from int64, following uint64, hash *hasher, buf []byte) *scan {
@@ -110,23 +109,11 @@ func (s *scan) findHeader(offset int64, hash *hasher) int64 {
 	if !s.read(s.size) {
 		return -1
 	}
-	const magicOffset = 8
-	magic := le.AppendUint32(nil, batchMagic)
-	for offset+batchHeaderBytes <= s.size {
-		k := bytes.Index(s.data[offset+magicOffset:], magic)
-		if k < 0 {
-			return -1
+	var h header
+	for ; offset+batchHeaderBytes <= s.size; offset += batchAlign {
+		if h.decode(s.data[offset:], uint64(s.seg.number), uint32(offset), hash) == nil {
+			return offset
 		}
-		offset += int64(k)
-		if offset%batchAlign == 0 {
-			var h header
-			if err := h.decode(s.data[offset:], uint64(s.seg.number), uint32(offset), hash); err == nil {
-				return offset
-			}
-			offset += batchAlign
-			continue
-		}
-		offset++
 	}
 	return -1
 }

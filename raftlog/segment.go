@@ -181,12 +181,22 @@ func (s *spares) fill() (bool, error) {
 	if s.filled < s.o.SegmentBytes {
 		return true, nil
 	}
-	if err := s.o.FS.Rename(s.filling.name+temporarySuffix, s.filling.name); err != nil {
+	if err := s.rename(s.filling.name+temporarySuffix, s.filling.name); err != nil {
 		return false, s.fillFailed(err)
 	}
 	s.put(*s.filling)
 	s.filling = nil
 	return true, nil
+}
+
+// rename gives a file another name, durably. Were two renames of a file to reach
+// the disk in the wrong order, a crash between them would leave it with two
+// names, and two segments would share its bytes.
+func (s *spares) rename(from, to string) error {
+	if err := s.o.FS.Rename(from, to); err != nil || s.o.NoSync {
+		return err
+	}
+	return s.o.FS.SyncDir(s.o.Dir)
 }
 
 // fillFailed drops the spare that could not be filled. Nothing was in it, so
@@ -220,7 +230,7 @@ func (s *spares) recycle(seg *segment) error {
 	}
 	s.next++
 	name := numberedName(s.o.Dir, sparePrefix, s.next)
-	if err := s.o.FS.Rename(seg.name, name); err != nil {
+	if err := s.rename(seg.name, name); err != nil {
 		return errors.Join(err, seg.file.Close())
 	}
 	s.put(spare{name, seg.file})
@@ -233,22 +243,19 @@ func (s *spares) activate(number uint32) (*segment, error) {
 	seg := &segment{number: number, name: numberedName(s.o.Dir, segmentPrefix, uint64(number)), size: s.o.SegmentBytes}
 	if sp, ok := s.take(); ok {
 		seg.file = sp.file
-		if err := s.o.FS.Rename(sp.name, seg.name); err != nil {
+		if err := s.rename(sp.name, seg.name); err != nil {
 			return nil, errors.Join(err, sp.file.Close())
 		}
-	} else {
-		f, err := s.o.FS.Create(seg.name)
-		if err != nil {
-			return nil, err
-		}
-		seg.file = f
+		return seg, nil
 	}
-	if !s.o.NoSync {
-		if err := s.o.FS.SyncDir(s.o.Dir); err != nil {
-			return nil, errors.Join(err, seg.file.Close())
+	f, err := s.o.FS.Create(seg.name)
+	if err == nil && !s.o.NoSync {
+		if err = s.o.FS.SyncDir(s.o.Dir); err != nil {
+			err = errors.Join(err, f.Close())
 		}
 	}
-	return seg, nil
+	seg.file = f
+	return seg, err
 }
 
 func (s *spares) close() error {

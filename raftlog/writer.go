@@ -132,9 +132,8 @@ func (w *writer) encodePending(h *header, maxBytes int) (batches, items int) {
 //mr:hotpath
 func (l *Log) write(h *header) bool {
 	w := &l.writer
-	for range padding(len(w.buf)) {
-		w.buf = append(w.buf, 0)
-	}
+	var zeros [batchAlign]byte
+	w.buf = append(w.buf, zeros[:padding(len(w.buf))]...)
 	if w.offset > 0 && w.offset+int64(len(w.buf)) > w.active.size {
 		if !l.rotate() {
 			return false
@@ -162,6 +161,7 @@ func (l *Log) write(h *header) bool {
 	w.sealed = h.flags&flagSeal != 0
 	w.offset += int64(h.length)
 	w.active.used.Store(w.offset)
+	l.upkeep.uncovered.Add(int64(h.length))
 	if old := l.upkeep.reclaimable.Swap(uint32(h.oldest)); old != uint32(h.oldest) {
 		l.wakeMaintainer()
 	}
@@ -248,7 +248,7 @@ func (l *Log) index(h *header, batches, items int) {
 		}
 		from = 0
 	}
-	l.applied = w.sequence
+	l.applied = position{w.sequence, w.prevSum, w.prevLen, w.active.number, w.offset}
 	l.applyMu.Unlock()
 	w.active.live.Add(live)
 	l.counts.entries.Add(uint64(entries))
