@@ -58,7 +58,7 @@ func (r *Report) table() [][2]string {
 		{"log", fmt.Sprintf("%s syncs/s, %.1f entries each, %.0f B per op; a sync took p50 %s, p99 %s; %.0f %% of the time was in one", rateText(r.SyncsPerS), r.WritesPerSync, r.LogBytesPerOp,
 			durationText(time.Duration(r.SyncLatency.P50*1e3)), durationText(time.Duration(r.SyncLatency.P99*1e3)), 100*r.SyncShare)},
 		{"wire", fmt.Sprintf("%s frames/s, %.0f B per op", rateText(r.WireFramesPerS), r.WireBytesPerOp)},
-		{"processor", fmt.Sprintf("%.0f ns per op, %.2f cores in use, %.1f %% of it for the garbage collector", r.CPUNsPerOp, r.CPUCores, 100*r.GCCPUShare)},
+		{"processor", fmt.Sprintf("%.0f ns per op, %.2f cores in use (others on this machine %.2f), %.1f %% of it for the garbage collector", r.CPUNsPerOp, r.CPUCores, r.OtherCPUCores, 100*r.GCCPUShare)},
 		{"allocations", fmt.Sprintf("%.3f per op, %.1f B per op", r.AllocsPerOp, r.AllocBytesPerOp)},
 		{"memory", fmt.Sprintf("%s heap at the start (%.0f B per replica), %s at the end, %s resident, %d goroutines", bytesText(r.HeapStartBytes), r.HeapStartPerReplica, bytesText(r.HeapBytes), bytesText(r.RSSBytes), r.Goroutines)},
 		{"elections", fmt.Sprintf("%d since the load began", r.Elections)},
@@ -128,7 +128,7 @@ func (r *Report) errorText() string {
 // Explain says in plain words what limits the result and what to try next. It
 // judges from the figures alone, by these rules:
 //
-//   - processors nearly all in use: the processor limits;
+//   - processors nearly all in use, by this process: the processor limits;
 //   - else the stores sync back to back: the disk limits;
 //   - else, in a closed loop, operations wait for answers: latency limits, and
 //     by Little's law more in flight gives more.
@@ -171,6 +171,7 @@ func (r *Report) summary() string {
 const (
 	busyProcessors = 0.85 // share of the usable cores
 	busyDisk       = 0.7  // share of the time one log spends in syncs
+	othersBusy     = 0.2  // cores
 	slowDisk       = 4    // times what a sync took before the run
 	fewPerSync     = 64   // entries; a sync costs the processor as much as some hundred writes
 )
@@ -249,6 +250,9 @@ func (r *Report) caveats() string {
 		list = append(list, "Syncs were off: a crash of the machine would have lost acknowledged writes, and the figures are not those of a durable log.")
 	case "memory":
 		list = append(list, "The stores lie on a file system in memory: syncs cost nothing and keep nothing. Name a directory on a disk with --dir.")
+	}
+	if r.OtherCPUCores >= othersBusy {
+		list = append(list, fmt.Sprintf("Other processes, or other machines on the same host, took %.1f cores meanwhile, so the stores had less than this machine has: repeat the run when it is idle.", r.OtherCPUCores))
 	}
 	if r.Elections > 0 {
 		list = append(list, fmt.Sprintf("There were %d elections under load: leaders were too busy, or the disk too slow, to be heard in time. Throughput and latency include their cost.", r.Elections))

@@ -85,6 +85,38 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
+// hostCPUTime returns the processor time that everything on this machine used,
+// and that its host took away. ok is false where the kernel does not tell.
+func hostCPUTime() (used time.Duration, ok bool) {
+	stat, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, false
+	}
+	line, _, _ := strings.Cut(string(stat), "\n")
+	return parseHostCPU(line)
+}
+
+// parseHostCPU reads the first line of /proc/stat: cpu, then ticks of a
+// hundredth of a second for user, nice, system, idle, iowait, irq, softirq,
+// steal, and of guests, which are in user already.
+func parseHostCPU(line string) (used time.Duration, ok bool) {
+	fields := strings.Fields(line)
+	if len(fields) < 9 || fields[0] != "cpu" {
+		return 0, false
+	}
+	const tick = 10 * time.Millisecond // USER_HZ is 100 on all of Go's Linux ports
+	for i, field := range fields[1:9] {
+		n, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return 0, false
+		}
+		if idle := i == 3 || i == 4; !idle {
+			used += time.Duration(n) * tick
+		}
+	}
+	return used, true
+}
+
 // residentBytes returns the memory that the process holds.
 func residentBytes() uint64 {
 	statm, err := os.ReadFile("/proc/self/statm")

@@ -16,3 +16,5 @@ func fileSystem(string) (string, bool) { return "", false }
 func dataSync(f *os.File) error        { return f.Sync() }
 func cpuTime() time.Duration           { return 0 }
 func residentBytes() uint64            { return 0 }
+
+func hostCPUTime() (time.Duration, bool) { return 0, false }

@@ -10,6 +10,7 @@ import (
 type sample struct {
 	at           time.Time
 	cpu          time.Duration
+	hostCPU      time.Duration
 	allocs       uint64
 	allocBytes   uint64
 	gcCycles     uint64
@@ -57,6 +58,11 @@ func (s *sampler) take() sample {
 	if v := s.metrics[4].Value; v.Kind() == metrics.KindFloat64 {
 		sum.gcCPUSeconds = v.Float64()
 	}
+	if host, ok := hostCPUTime(); ok {
+		sum.hostCPU = host
+	} else {
+		sum.hostCPU = sum.cpu // then nothing is known of others
+	}
 	for _, store := range s.cluster.stores {
 		m := store.Metrics()
 		sum.syncs += m.Syncs
@@ -81,6 +87,7 @@ func (s sample) since(earlier sample) usage {
 	return usage{
 		seconds:      s.at.Sub(earlier.at).Seconds(),
 		cpu:          s.cpu - earlier.cpu,
+		hostCPU:      s.hostCPU - earlier.hostCPU,
 		allocs:       s.allocs - earlier.allocs,
 		allocBytes:   s.allocBytes - earlier.allocBytes,
 		gcCycles:     s.gcCycles - earlier.gcCycles,
@@ -97,6 +104,7 @@ func (s sample) since(earlier sample) usage {
 type usage struct {
 	seconds      float64
 	cpu          time.Duration
+	hostCPU      time.Duration
 	allocs       uint64
 	allocBytes   uint64
 	gcCycles     uint64

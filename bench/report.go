@@ -45,8 +45,10 @@ type Report struct {
 	LogBytesPerOp  float64 `json:"log_bytes_per_op"`
 	WireFramesPerS float64 `json:"wire_frames_per_s"`
 
-	CPUNsPerOp      float64 `json:"cpu_ns_per_op"`
-	CPUCores        float64 `json:"cpu_cores"` // in use on average
+	CPUNsPerOp float64 `json:"cpu_ns_per_op"`
+	CPUCores   float64 `json:"cpu_cores"` // in use on average
+	// OtherCPUCores is what everything else on the machine used meanwhile.
+	OtherCPUCores   float64 `json:"other_cpu_cores"`
 	AllocsPerOp     float64 `json:"allocs_per_op"`
 	AllocBytesPerOp float64 `json:"alloc_bytes_per_op"`
 	GCCycles        uint64  `json:"gc_cycles"`
@@ -161,6 +163,7 @@ func (r *Report) setUsage(u usage) {
 	r.LogBytesPerOp = perUnit(float64(u.logBytes), ops)
 	r.CPUNsPerOp = perUnit(float64(u.cpu), ops)
 	r.CPUCores = perUnit(u.cpu.Seconds(), u.seconds)
+	r.OtherCPUCores = max(0, perUnit((u.hostCPU-u.cpu).Seconds(), u.seconds))
 	r.AllocsPerOp = perUnit(float64(u.allocs), ops)
 	r.AllocBytesPerOp = perUnit(float64(u.allocBytes), ops)
 	r.GCCPUShare = perUnit(u.gcCPUSeconds, u.cpu.Seconds())

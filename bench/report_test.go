@@ -23,7 +23,7 @@ func testReport() *Report {
 		LeadersPerStore: []int{86, 85, 85},
 		Verified:        &verified, VerifiedWrites: 1234,
 	}
-	r.setUsage(usage{seconds: 2, cpu: time.Second, syncs: 60, allocs: 100, allocBytes: 5000, wireBytes: 40_000, logBytes: 90_000})
+	r.setUsage(usage{seconds: 2, cpu: time.Second, hostCPU: 1200 * time.Millisecond, syncs: 60, allocs: 100, allocBytes: 5000, wireBytes: 40_000, logBytes: 90_000})
 	return r
 }
 
@@ -40,6 +40,7 @@ func TestReportFigures(t *testing.T) {
 		{"log_bytes_per_op", r.LogBytesPerOp, 90},
 		{"cpu_ns_per_op", r.CPUNsPerOp, 1e6},
 		{"cpu_cores", r.CPUCores, 0.5},
+		{"other_cpu_cores", r.OtherCPUCores, 0.1},
 		{"allocs_per_op", r.AllocsPerOp, 0.1},
 		{"alloc_bytes_per_op", r.AllocBytesPerOp, 5},
 	} {
@@ -147,6 +148,7 @@ func TestExplain(t *testing.T) {
 		{"memory", func(r *Report) { r.Host.Sync = "memory" }, []string{"file system in memory", "--dir"}},
 		{"open loop, kept", func(r *Report) { r.Config.Rate = 500 }, []string{"The intended rate of 500 ops/s was kept", "--rate"}},
 		{"open loop, not kept", func(r *Report) { r.Config.Rate, r.Backlog = 600, 77 }, []string{"was not kept", "77 were due"}},
+		{"busy machine", func(r *Report) { r.OtherCPUCores = 0.7 }, []string{"took 0.7 cores meanwhile"}},
 		{"elections", func(r *Report) { r.Elections = 3 }, []string{"3 elections under load"}},
 		{"errors", func(r *Report) { r.Errors = 4 }, []string{"4 operations failed"}},
 		{"reads", func(r *Report) { r.Config.Workload, r.Reads, r.Writes = WorkloadRead, 1000, 0 }, []string{"linearizable reads", "--clients 256 for the reads"}},

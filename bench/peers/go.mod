@@ -1,0 +1,13 @@
+module multiraft/bench/peers
+
+go 1.25.0
+
+require multiraft v0.0.0
+
+require (
+	github.com/cespare/xxhash/v2 v2.3.0 // indirect
+	go.uber.org/multierr v1.10.0 // indirect
+	go.uber.org/zap v1.28.0 // indirect
+)
+
+replace multiraft => ../..
