@@ -1,0 +1,364 @@
+package sim
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	"multiraft/batch"
+	"multiraft/engine"
+	"multiraft/group"
+	"multiraft/wire"
+)
+
+// rule is one of the promises that a run is held to, by its number in doc.go.
+type rule string
+
+const (
+	ruleLeader   rule = "M1"  // one leader per term
+	ruleVote     rule = "M2"  // one vote per replica and term
+	ruleLog      rule = "M3"  // log matching
+	ruleMachine  rule = "M4"  // state machine safety
+	ruleComplete rule = "M5"  // leader completeness
+	ruleForward  rule = "M6"  // commit, applied and term never go back
+	ruleWrites   rule = "M7"  // acknowledged writes stay, refused ones never show
+	ruleReads    rule = "M8"  // reads and writes are linearizable
+	ruleAnswers  rule = "M9"  // every proposal and read is answered once
+	ruleFailed   rule = "M10" // a store that failed says nothing more
+	ruleErrors   rule = "M11" // nothing fails without a fault
+	ruleFrames   rule = "M12" // frames are well formed and never change
+	ruleRecovery rule = "M13" // a healed cluster goes on and agrees
+	rulePanic    rule = "panic"
+)
+
+// Violation says which promise a run broke, when, and how.
+type Violation struct {
+	Seed uint64
+	Rule string
+	At   time.Duration // virtual
+	What string
+}
+
+func (v *Violation) Error() string {
+	return fmt.Sprintf("seed %d: %s broken at %v: %s", v.Seed, v.Rule, v.At, v.What)
+}
+
+// checker is the reference model: what is known to have happened in each group,
+// and so what must never happen again otherwise. It looks at frames as they
+// leave, at what state machines are given, and at what clients are told. It is
+// slow and plain where it can be.
+type checker struct {
+	c         *cluster
+	groups    []model
+	violation *Violation
+	reader    batch.Reader
+	message   wire.Message
+}
+
+// model is what is known of one group.
+type model struct {
+	leaders map[wire.Term]wire.ReplicaID
+	votes   map[ballot]wire.ReplicaID
+	// promised is the highest term in which each site promised anything that
+	// rests on a durable term.
+	promised []wire.Term
+	maxTerm  wire.Term
+
+	// entries holds, by index, every entry that was ever sent.
+	entries [][]version
+	// applied is the history: every command in the order in which the state
+	// machines must see it. It only grows.
+	applied []command
+	// at tells where applied has the command of an index.
+	at map[wire.Index]int
+	// floor is how many commands a read that starts now must see.
+	floor int
+}
+
+type ballot struct {
+	voter wire.ReplicaID
+	term  wire.Term
+}
+
+// version is an entry as some leader had it.
+type version struct {
+	term, before wire.Term // of the entry and of the one in front of it
+	sum          uint64
+}
+
+// command is an entry that some state machine was given.
+type command struct {
+	index wire.Index
+	term  wire.Term
+	sum   uint64
+	chain uint64    // of all sums up to here
+	op    uint64    // that proposed it
+	bound wire.Term // the highest term seen when it was first applied
+}
+
+func newChecker(c *cluster) *checker {
+	k := &checker{c: c, groups: make([]model, len(c.shape.members))}
+	for g := range k.groups {
+		k.groups[g] = model{
+			leaders: make(map[wire.Term]wire.ReplicaID), votes: make(map[ballot]wire.ReplicaID),
+			promised: make([]wire.Term, c.shape.stores), at: make(map[wire.Index]int),
+		}
+	}
+	return k
+}
+
+// fail records the first violation; it ends the run.
+func (k *checker) fail(r rule, format string, args ...any) {
+	if k.violation != nil {
+		return
+	}
+	k.violation = &Violation{Seed: k.c.seed, Rule: string(r), At: k.c.now, What: fmt.Sprintf(format, args...)}
+	k.c.note("VIOLATION of %s: %s", r, k.violation.What)
+}
+
+// sent looks at a frame as it leaves its store.
+func (k *checker) sent(f *frame) {
+	s := k.c.sites[f.from]
+	if err := s.store.Err(); err != nil {
+		k.fail(ruleFailed, "store %d sends to store %d after it failed: %v", f.from+1, f.to+1, err)
+		return
+	}
+	k.reader.Reset(f.payload)
+	for {
+		m := &k.message
+		ok, err := k.reader.Next(m)
+		if err != nil {
+			k.fail(ruleFrames, "store %d sends store %d a frame that cannot be read: %v", f.from+1, f.to+1, err)
+			return
+		}
+		if !ok {
+			return
+		}
+		k.c.count(messagesSent)
+		if k.c.trace.on() {
+			k.c.note("%d ─▶ %d %s", f.from+1, f.to+1, describe(m))
+		}
+		k.look(f, m)
+	}
+}
+
+// look looks at one message.
+func (k *checker) look(f *frame, m *wire.Message) {
+	g := groupOf(m.Group)
+	if g < 0 || g >= len(k.groups) || m.From != replicaID(g, f.from) || m.To != replicaID(g, f.to) {
+		k.fail(ruleFrames, "store %d sends store %d a message that is not from and to replicas there: %s", f.from+1, f.to+1, describe(m))
+		return
+	}
+	model := &k.groups[g]
+	switch m.Kind {
+	case wire.Append, wire.Heartbeat, wire.Snapshot, wire.Quiesce:
+		k.leads(g, m.From, m.Term)
+	case wire.Vote:
+		k.votes(g, m.From, m.Term, m.From)
+	case wire.VoteResponse:
+		if !m.Reject {
+			k.votes(g, m.From, m.Term, m.To)
+		}
+	}
+	if m.Kind == wire.Append {
+		k.appends(g, m)
+	}
+	switch m.Kind {
+	case wire.PreVote, wire.PreVoteResponse:
+		return // their term is one that nobody has adopted
+	case wire.Vote, wire.VoteResponse, wire.Append, wire.AppendResponse:
+		if !m.Reject { // refusals promise nothing and leave at once
+			model.promised[f.from] = max(model.promised[f.from], m.Term)
+		}
+	}
+	model.maxTerm = max(model.maxTerm, m.Term)
+}
+
+// leads notes that a replica leads a group in a term.
+func (k *checker) leads(g int, replica wire.ReplicaID, term wire.Term) {
+	model := &k.groups[g]
+	switch other := model.leaders[term]; other {
+	case 0:
+		model.leaders[term] = replica
+		k.c.count(leadersElected)
+	case replica:
+	default:
+		k.fail(ruleLeader, "group %d: replicas %d and %d both lead in term %d", groupID(g), other, replica, term)
+	}
+}
+
+// votes notes a vote.
+func (k *checker) votes(g int, voter wire.ReplicaID, term wire.Term, candidate wire.ReplicaID) {
+	model := &k.groups[g]
+	b := ballot{voter, term}
+	switch other := model.votes[b]; other {
+	case 0:
+		model.votes[b] = candidate
+	case candidate:
+	default:
+		k.fail(ruleVote, "group %d: replica %d voted for %d and for %d in term %d", groupID(g), voter, other, candidate, term)
+	}
+}
+
+// appends looks at the entries of an append: equal index and term mean equal
+// entries and equal predecessors, and a leader has everything that was applied
+// in earlier terms.
+func (k *checker) appends(g int, m *wire.Message) {
+	before, next := m.LogTerm, m.Index+1
+	if m.Index > 0 {
+		k.complete(g, m.From, m.Term, m.Index, m.LogTerm)
+	}
+	for rest := m.Entries; len(rest) > 0; {
+		block, more, err := wire.ParseBlock(rest)
+		if err != nil || block.First() != next || block.Group() != m.Group {
+			k.fail(ruleFrames, "group %d: replica %d sends entries from %d that are no blocks of it: %v", m.Group, m.From, next, err)
+			return
+		}
+		rest = more
+		kind, term := uint64(block.Kind()), block.Term()
+		for payloads := block.Payloads(); ; next++ {
+			payload, more, ok := wire.NextPayload(payloads)
+			if !ok {
+				break
+			}
+			payloads = more
+			k.entry(g, m.From, next, version{term: term, before: before, sum: xxhash.Sum64(payload) ^ kind})
+			k.complete(g, m.From, m.Term, next, term)
+			before = term
+		}
+	}
+}
+
+// entry notes an entry that a leader sent.
+func (k *checker) entry(g int, leader wire.ReplicaID, index wire.Index, v version) {
+	model := &k.groups[g]
+	for wire.Index(len(model.entries)) <= index {
+		model.entries = append(model.entries, nil)
+	}
+	for _, old := range model.entries[index] {
+		if old.term != v.term {
+			continue
+		}
+		if old != v {
+			k.fail(ruleLog, "group %d: replica %d sends another entry %d/%d than was sent before", groupID(g), leader, index, v.term)
+		}
+		return
+	}
+	model.entries[index] = append(model.entries[index], v)
+}
+
+// complete holds an entry in the log of a leader against what was applied.
+func (k *checker) complete(g int, leader wire.ReplicaID, leads wire.Term, index wire.Index, term wire.Term) {
+	model := &k.groups[g]
+	at, ok := model.at[index]
+	if !ok {
+		return
+	}
+	if a := &model.applied[at]; leads > a.bound && term != a.term {
+		k.fail(ruleComplete, "group %d: replica %d leads term %d with entry %d/%d, but %d/%d was applied",
+			groupID(g), leader, leads, index, term, index, a.term)
+	}
+}
+
+// applies notes that the machine of a site was given its next command, and
+// returns its place in the history.
+func (k *checker) applies(m *machine, e *engine.Entry) (at int) {
+	model := &k.groups[m.group]
+	at = m.state.count
+	id, ok := opOf(e.Command)
+	sum := commandSum(e.Command)
+	if e.Index <= m.state.last {
+		k.fail(ruleForward, "group %d: store %d applies %d after %d", groupID(m.group), m.site.at+1, e.Index, m.state.last)
+		return at
+	}
+	if at < len(model.applied) {
+		if a := &model.applied[at]; a.index != e.Index || a.term != e.Term || a.sum != sum {
+			k.fail(ruleMachine, "group %d: store %d applies %d/%d as its command %d, others applied %d/%d there (equal bytes: %v)",
+				groupID(m.group), m.site.at+1, e.Index, e.Term, at, a.index, a.term, a.sum == sum)
+		}
+		return at
+	}
+	if !ok || id >= uint64(len(k.c.ops)) || k.c.ops[id].group != m.group {
+		k.fail(ruleMachine, "group %d: store %d applies %d/%d, which nobody proposed", groupID(m.group), m.site.at+1, e.Index, e.Term)
+		return at
+	}
+	op := k.c.ops[id]
+	switch {
+	case op.at >= 0:
+		k.fail(ruleMachine, "group %d: store %d applies command %d at %d, which was applied as command %d already",
+			groupID(m.group), m.site.at+1, id, e.Index, op.at)
+	case op.state == opRefused:
+		k.fail(ruleWrites, "group %d: store %d applies command %d at %d, of which its client was told that it never would be: %v",
+			groupID(m.group), m.site.at+1, id, e.Index, op.err)
+	}
+	op.at = at
+	chain := sum
+	if at > 0 {
+		chain = chained(model.applied[at-1].chain, sum)
+	}
+	model.at[e.Index] = at
+	model.applied = append(model.applied, command{index: e.Index, term: e.Term, sum: sum, chain: chain, op: id, bound: max(model.maxTerm, e.Term)})
+	return at
+}
+
+// chained is the digest of a history and one more command.
+func chained(chain, sum uint64) uint64 { return (chain ^ sum) * 0x9e3779b97f4a7c15 }
+
+// acknowledged holds a write that succeeded against the history.
+func (k *checker) acknowledged(op *op, result engine.Result) {
+	model := &k.groups[op.group]
+	switch {
+	case op.at < 0:
+		k.fail(ruleWrites, "group %d: command %d is acknowledged and was not applied", groupID(op.group), op.id)
+	case result.Value != uint64(op.at)+1:
+		k.fail(ruleWrites, "group %d: command %d is acknowledged with the result of command %d of the history, it is %d",
+			groupID(op.group), op.id, int64(result.Value)-1, op.at)
+	case op.at < op.floor:
+		k.fail(ruleReads, "group %d: command %d took effect as %d of the history, though %d were seen before it was proposed",
+			groupID(op.group), op.id, op.at, op.floor)
+	}
+	model.floor = max(model.floor, op.at+1)
+}
+
+// read holds the answer to a read against the history: everything that was
+// acknowledged or read before it began must be in it.
+func (k *checker) read(op *op, state machineState) {
+	model := &k.groups[op.group]
+	switch {
+	case state.count < op.floor:
+		k.fail(ruleReads, "group %d: a read on store %d sees %d commands, though %d were seen before it began",
+			groupID(op.group), op.site+1, state.count, op.floor)
+	case state.count > len(model.applied) || state.count > 0 && model.applied[state.count-1].chain != state.chain:
+		k.fail(ruleReads, "group %d: a read on store %d sees %d commands that are not the history's", groupID(op.group), op.site+1, state.count)
+	}
+	model.floor = max(model.floor, state.count)
+}
+
+// audit holds what a replica says of itself against what it said before.
+func (k *checker) audit(s *site, g int) {
+	model, st, old := &k.groups[g], s.groups[g].Status(), &s.audits[g]
+	if st.Err != nil {
+		if s.store.Err() == nil {
+			k.fail(ruleErrors, "group %d: replica on store %d stopped: %v", groupID(g), s.at+1, st.Err)
+		}
+		return
+	}
+	if st.Term < old.term || st.Committed < old.committed || st.Applied < old.applied || st.Committed < st.Applied {
+		k.fail(ruleForward, "group %d: store %d is at term %d, committed %d, applied %d after %d, %d, %d",
+			groupID(g), s.at+1, st.Term, st.Committed, st.Applied, old.term, old.committed, old.applied)
+	}
+	*old = audit{st.Term, st.Committed, st.Applied}
+	if st.Term < model.promised[s.at] {
+		k.fail(ruleForward, "group %d: store %d is in term %d, but sent promises in term %d", groupID(g), s.at+1, st.Term, model.promised[s.at])
+	}
+	if st.Role == group.Leader {
+		k.leads(g, st.Self.Replica, st.Term)
+	}
+}
+
+// audit is what a replica said of itself.
+type audit struct {
+	term               wire.Term
+	committed, applied wire.Index
+}

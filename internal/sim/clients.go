@@ -1,0 +1,284 @@
+package sim
+
+import (
+	"errors"
+	"time"
+
+	"multiraft/engine"
+)
+
+// client proposes commands and reads, a burst at a time, to where it believes
+// the leaders to be. It waits for the answers of a burst, but not for ever.
+type client struct {
+	at    int
+	turn  uint64 // counts bursts
+	open  int    // operations of this burst without an answer
+	guess []int  // site of each group's leader
+}
+
+type opState uint8
+
+const (
+	opWaiting opState = iota + 1
+	opDone            // it had its effect, and the answer was right
+	opRefused         // it has no effect and never will have
+	opUnknown         // it may have had its effect, or may have it any time later
+)
+
+// op is one operation of a client: a write or a read.
+type op struct {
+	id      uint64
+	group   int
+	read    bool
+	client  *client // nil for probes of the calm
+	turn    uint64
+	site    int    // that it was given to
+	life    uint32 // of that site
+	state   opState
+	floor   int // how many commands were acknowledged or seen before it began
+	at      int // place of the command in the history, -1 for none
+	err     error
+	pending engine.Pending
+}
+
+func newClient(c *cluster, at int) *client {
+	cl := &client{at: at, guess: make([]int, len(c.shape.members))}
+	for g := range cl.guess {
+		cl.guess[g] = c.memberSite(g)
+	}
+	return cl
+}
+
+// memberSite returns the site of one of a group's members.
+func (c *cluster) memberSite(g int) int {
+	members := c.shape.members[g]
+	return siteOf(members[c.clientRandom.IntN(len(members))].Store)
+}
+
+// act begins the next burst of a client, whether or not the last one was
+// answered.
+func (c *cluster) act(cl *client) {
+	if c.calm {
+		return
+	}
+	r := c.clientRandom
+	cl.turn++
+	cl.open = 0
+	g := r.IntN(len(c.shape.members))
+	for range 1 + r.IntN(c.shape.burst) {
+		if r.chance(0.3) {
+			g = r.IntN(len(c.shape.members))
+		}
+		c.submit(cl, g, r.chance(c.shape.reads))
+	}
+	wait := r.between(time.Second, 4*time.Second) // for answers
+	if cl.open == 0 {
+		wait = r.around(c.shape.think)
+	}
+	c.wake(cl, wait)
+}
+
+// wake lets a client act later, unless it has acted by then.
+func (c *cluster) wake(cl *client, wait time.Duration) {
+	c.agenda.add(event{at: c.now + wait, kind: eventClient, arg: cl.at, turn: cl.turn})
+}
+
+// submit gives one operation to a store.
+func (c *cluster) submit(cl *client, g int, read bool) {
+	r := c.clientRandom
+	site := cl.guess[g]
+	if r.chance(0.05) || read && r.chance(0.5) {
+		site = c.memberSite(g)
+	}
+	s := c.sites[site]
+	if s.store == nil || s.paused {
+		cl.guess[g] = c.memberSite(g)
+		return
+	}
+	o := c.newOp(g, site, read)
+	o.client, o.turn = cl, cl.turn
+	if read {
+		c.read(o)
+	} else {
+		c.write(o, r.IntN(c.shape.command+1))
+	}
+	if o.state == opWaiting {
+		cl.open++
+	}
+}
+
+func (c *cluster) newOp(g, site int, read bool) *op {
+	o := &op{id: uint64(len(c.ops)), group: g, read: read, site: site, life: c.sites[site].life,
+		state: opWaiting, floor: c.check.groups[g].floor, at: -1}
+	c.ops = append(c.ops, o)
+	return o
+}
+
+// write proposes the command of an operation.
+func (c *cluster) write(o *op, filler int) {
+	s := c.sites[o.site]
+	tooLarge := c.clientRandom.chance(0.005)
+	if tooLarge {
+		filler = maxCommandBytes + c.clientRandom.IntN(maxCommandBytes)
+	}
+	c.command = encodeCommand(c.command, o.id, o.group, filler)
+	o.pending.Tag = o.id
+	o.pending.Init(c)
+	err := s.groups[o.group].ProposeAsync(c.command, &o.pending)
+	c.trace.mix(o.id<<1 | uint64(b2i(err != nil)))
+	s.poke()
+	if err == nil {
+		return
+	}
+	var large *engine.CommandTooLargeError
+	if errors.As(err, &large) != tooLarge {
+		c.check.fail(ruleErrors, "group %d: store %d answers a command of %d bytes with: %v", groupID(o.group), o.site+1, len(c.command), err)
+	}
+	if tooLarge {
+		c.count(writesTooLarge)
+	}
+	// On an error nothing was queued, whatever the error.
+	c.end(o, opRefused, err)
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// read asks a replica for its state.
+func (c *cluster) read(o *op) {
+	s := c.sites[o.site]
+	if c.plan.Plant == PlantLocalReads {
+		c.answered(o, s.machines[o.group].state, nil)
+		return
+	}
+	err := s.groups[o.group].ReadAsync(o.id, func(value any, err error) { c.answered(o, value, err) })
+	c.trace.mix(o.id<<1 | uint64(b2i(err != nil)))
+	s.poke()
+	if err != nil {
+		c.end(o, opRefused, err)
+	}
+}
+
+// answered is told the outcome of a read.
+func (c *cluster) answered(o *op, value any, err error) {
+	s := c.sites[o.site]
+	if s.volume.crashed {
+		return // it died with the store that would have told it
+	}
+	if o.state != opWaiting || o.life != s.life {
+		c.check.fail(ruleAnswers, "group %d: read %d on store %d is answered again", groupID(o.group), o.id, o.site+1)
+		return
+	}
+	if err != nil {
+		c.end(o, opRefused, err)
+		return
+	}
+	state, ok := value.(machineState)
+	if !ok {
+		c.check.fail(ruleReads, "group %d: read %d on store %d is answered with %T", groupID(o.group), o.id, o.site+1, value)
+		return
+	}
+	c.trace.mix(state.chain)
+	c.check.read(o, state)
+	c.end(o, opDone, nil)
+}
+
+// ProposalsDone is told the outcome of proposals, on whatever store.
+func (c *cluster) ProposalsDone(done []*engine.Pending) {
+	for _, p := range done {
+		o := c.ops[p.Tag]
+		s := c.sites[o.site]
+		if s.volume.crashed {
+			continue
+		}
+		if p != &o.pending || o.state != opWaiting || o.life != s.life {
+			c.check.fail(ruleAnswers, "group %d: proposal %d on store %d is answered again", groupID(o.group), o.id, o.site+1)
+			return
+		}
+		result, err := p.Result()
+		c.trace.mix(result.Value)
+		if err != nil {
+			c.end(o, outcome(err), err)
+		} else {
+			c.check.acknowledged(o, result)
+			c.end(o, opDone, nil)
+		}
+	}
+}
+
+// outcome says what an error means for a proposal that was queued.
+func outcome(err error) opState {
+	var notLeader *engine.NotLeaderError
+	switch {
+	case errors.As(err, &notLeader), errors.Is(err, engine.ErrBusy), errors.Is(err, engine.ErrProposalDropped):
+		return opRefused
+	}
+	return opUnknown
+}
+
+// expected tells whether a client may see err in a cluster whose only faults are
+// the simulator's.
+func expected(err error) bool {
+	var (
+		notLeader   *engine.NotLeaderError
+		tooLarge    *engine.CommandTooLargeError
+		storeFailed *engine.StoreFailedError
+	)
+	for _, known := range []error{engine.ErrBusy, engine.ErrProposalDropped, engine.ErrLeadershipLost, engine.ErrNoLeader, engine.ErrClosed} {
+		if errors.Is(err, known) {
+			return true
+		}
+	}
+	return errors.As(err, &notLeader) || errors.As(err, &tooLarge) || errors.As(err, &storeFailed)
+}
+
+// end notes what became of an operation and lets its client go on.
+func (c *cluster) end(o *op, state opState, err error) {
+	o.state, o.err = state, err
+	if c.trace.on() {
+		c.note("op %d of group %d on store %d (read %v): %v", o.id, groupID(o.group), o.site+1, o.read, err)
+	}
+	c.countEnd(o)
+	if err != nil && !expected(err) {
+		c.check.fail(ruleErrors, "group %d: operation %d on store %d ends with: %v", groupID(o.group), o.id, o.site+1, err)
+	}
+	if state == opRefused && o.at >= 0 {
+		c.check.fail(ruleWrites, "group %d: operation %d is refused with %v, but was applied", groupID(o.group), o.id, err)
+	}
+	cl := o.client
+	if cl == nil {
+		return // a probe; whoever polls sees it
+	}
+	var notLeader *engine.NotLeaderError
+	if errors.As(err, &notLeader) && notLeader.Store != 0 {
+		cl.guess[o.group] = siteOf(notLeader.Store)
+	} else if err != nil {
+		cl.guess[o.group] = c.memberSite(o.group)
+	}
+	if o.turn != cl.turn || cl.open == 0 {
+		return
+	}
+	if cl.open--; cl.open == 0 {
+		cl.turn++
+		c.wake(cl, c.clientRandom.around(c.shape.think))
+	}
+}
+
+func (c *cluster) countEnd(o *op) {
+	switch {
+	case o.read && o.state == opDone:
+		c.count(readsAnswered)
+	case o.read:
+		c.count(readsFailed)
+	case o.state == opDone:
+		c.count(writesAcknowledged)
+	case o.state == opRefused:
+		c.count(writesRefused)
+	default:
+		c.count(writesUnknown)
+	}
+}

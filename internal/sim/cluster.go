@@ -1,0 +1,312 @@
+package sim
+
+import (
+	"fmt"
+	"io"
+	"runtime/debug"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	"multiraft/internal/vfs"
+)
+
+// Plan says what to run. Seed alone makes a run.
+type Plan struct {
+	// Seed decides everything that is not decided here.
+	Seed uint64
+	// Faults is how long faults go on, in virtual time. Zero means 20 s.
+	Faults time.Duration
+	// Trace receives the readable trace. Nil means none.
+	Trace io.Writer
+	// Plant is a bug to plant.
+	Plant Plant
+}
+
+// Report is what became of a run.
+type Report struct {
+	Seed    uint64
+	Shape   string
+	Hash    uint64 // of everything that happened; equal for equal plans
+	Events  uint64
+	Virtual time.Duration
+	Counts  Counts
+}
+
+// cluster is one run.
+type cluster struct {
+	plan   Plan
+	seed   uint64
+	shape  shape
+	now    time.Duration
+	agenda agenda
+	trace  trace
+	counts Counts
+
+	sites   []*site
+	network *network
+	check   *checker
+	clients []*client
+	ops     []*op // by id
+	command []byte
+
+	faults, clientRandom, machines, plantRandom random
+
+	// After the faults.
+	calm    bool
+	probes  []*op // the last write to each group in this part of the calm
+	answers int   // operations before this one need no answer any more
+	cutOnce bool  // the last power cut was made
+	over    bool
+}
+
+// Run simulates a cluster. The error is a [*Violation] when the cluster broke a
+// promise.
+func Run(p Plan) (Report, error) {
+	if p.Faults == 0 {
+		p.Faults = 20 * time.Second
+	}
+	c := &cluster{plan: p, seed: p.Seed, shape: drawShape(p.Seed, p.Faults), trace: trace{out: p.Trace}}
+	c.faults = newRandom(p.Seed, streamFaults)
+	c.clientRandom = newRandom(p.Seed, streamClients)
+	c.machines = newRandom(p.Seed, streamMachines)
+	c.plantRandom = newRandom(p.Seed, streamPlants)
+	c.network = newNetwork(c)
+	c.check = newChecker(c)
+	report := Report{Seed: p.Seed, Shape: c.shape.String()}
+	c.note("seed %d: %s", p.Seed, report.Shape)
+	c.begin()
+	for c.check.violation == nil && !c.over {
+		e, ok := c.agenda.next()
+		if !ok {
+			c.check.fail(ruleRecovery, "nothing happens any more")
+			break
+		}
+		c.now = max(c.now, e.at)
+		report.Events++
+		c.happen(&e)
+	}
+	c.mixVolumes()
+	report.Hash, report.Virtual, report.Counts = c.trace.hash, c.now, c.counts
+	if c.check.violation != nil {
+		return report, c.check.violation
+	}
+	return report, nil
+}
+
+// begin puts the first events on the agenda.
+func (c *cluster) begin() {
+	for at := range c.shape.stores {
+		c.sites = append(c.sites, newSite(c, at))
+	}
+	for _, s := range c.sites {
+		c.later(c.faults.between(0, 500*time.Millisecond), s.open)
+	}
+	for at := range c.shape.clients {
+		cl := newClient(c, at)
+		c.clients = append(c.clients, cl)
+		c.wake(cl, c.clientRandom.around(c.shape.think))
+	}
+	c.nemesis()
+	c.later(c.plan.Faults, c.becalm)
+}
+
+func (c *cluster) count(n counter) { c.counts[n]++ }
+
+// later puts something rare on the agenda.
+func (c *cluster) later(d time.Duration, call func()) {
+	c.agenda.add(event{at: c.now + d, kind: eventCall, call: call})
+}
+
+// happen lets an event happen. A panic of what it calls is a violation like any
+// other, with its stack.
+func (c *cluster) happen(e *event) {
+	defer func() {
+		if v := recover(); v != nil {
+			c.check.fail(rulePanic, "%v\n%s", v, debug.Stack())
+		}
+	}()
+	c.trace.mix(uint64(e.at)<<4 ^ uint64(e.kind))
+	c.trace.mix(uint64(e.site)<<32 ^ uint64(e.life)<<8 ^ uint64(e.arg))
+	switch e.kind {
+	case eventCall:
+		e.call()
+		for _, s := range c.sites {
+			s.look()
+		}
+		return
+	case eventClient:
+		if cl := c.clients[e.arg]; e.turn == cl.turn {
+			c.act(cl)
+		}
+		return
+	}
+	s := c.sites[e.site]
+	if s.paused {
+		s.held = append(s.held, *e)
+		return
+	}
+	if e.kind == eventDeliver {
+		c.network.arrive(e.frame)
+		s.poke()
+		s.look()
+		return
+	}
+	if s.store == nil || e.life != s.life {
+		return
+	}
+	switch e.kind {
+	case eventStep:
+		s.step(e.arg)
+	case eventTick:
+		s.ticks()
+	case eventDown:
+		c.network.down(s, e.arg)
+		s.poke()
+	}
+	s.look()
+}
+
+// becalm ends all faults. From here on the cluster has a bounded time to show
+// that it works.
+func (c *cluster) becalm() {
+	c.note("calm")
+	c.calm = true
+	c.network.mend()
+	for _, s := range c.sites {
+		s.slow = 1
+		s.resume()
+		s.volume.crashIn, s.volume.failSyncIn, s.volume.failWriteIn = 0, 0, 0
+		if s.store == nil {
+			s.openLater()
+		}
+	}
+	c.settle()
+}
+
+// settle waits until every group has accepted a write and all its replicas
+// agree. Then all stores lose power at once, and once more: what they agreed on
+// must not have been in memory only.
+func (c *cluster) settle() {
+	c.probes = make([]*op, len(c.shape.members))
+	deadline := c.now + c.shape.calm()
+	var poll func()
+	poll = func() {
+		waits := c.probe()
+		switch {
+		case waits == "" && c.cutOnce:
+			c.over = true
+		case waits == "":
+			c.note("the cluster agrees")
+			c.cutOnce = true
+			c.powerCut()
+			c.settle()
+		case c.now > deadline:
+			c.check.fail(ruleRecovery, "%v after the faults: %s", c.shape.calm(), waits)
+		default:
+			c.later(100*time.Millisecond, poll)
+		}
+	}
+	poll()
+}
+
+// probe writes to the groups that have not accepted a write yet and returns what
+// the cluster still lacks.
+func (c *cluster) probe() (waits string) {
+	lacks := func(format string, args ...any) {
+		if waits == "" {
+			waits = fmt.Sprintf(format, args...)
+		}
+	}
+	for g, members := range c.shape.members {
+		last := c.probes[g]
+		if last == nil || last.state != opDone {
+			lacks("group %d has not accepted a write, last answer: %v\n%s", groupID(g), probeError(last), c.statuses(g))
+		}
+		if last == nil || last.state == opRefused || last.state == opUnknown {
+			c.probeGroup(g)
+		}
+		for _, m := range members {
+			s := c.sites[siteOf(m.Store)]
+			want := len(c.check.groups[g].applied)
+			if s.store == nil {
+				lacks("store %d is not up", s.at+1)
+			} else if state := s.machines[g].state; state.count != want || want > 0 && state.chain != c.check.groups[g].applied[want-1].chain {
+				lacks("group %d: store %d has applied %d commands of %d\n%s", groupID(g), s.at+1, state.count, want, c.statuses(g))
+			}
+		}
+	}
+	for _, o := range c.ops[c.answers:] {
+		if s := c.sites[o.site]; o.state == opWaiting && s.life == o.life {
+			lacks("group %d: operation %d (read %v) on store %d has no answer\n%s", groupID(o.group), o.id, o.read, o.site+1, c.statuses(o.group))
+			break
+		}
+		c.answers++
+	}
+	return waits
+}
+
+func probeError(o *op) error {
+	if o == nil {
+		return nil
+	}
+	return o.err
+}
+
+// probeGroup proposes a write to whoever says that it leads.
+func (c *cluster) probeGroup(g int) {
+	for _, m := range c.shape.members[g] {
+		s := c.sites[siteOf(m.Store)]
+		if s.store != nil && s.groups[g].IsLeader() {
+			o := c.newOp(g, s.at, false)
+			c.probes[g] = o
+			c.write(o, 8)
+			return
+		}
+	}
+}
+
+// statuses is what the replicas of a group say of themselves.
+func (c *cluster) statuses(g int) string {
+	text := ""
+	for _, m := range c.shape.members[g] {
+		s := c.sites[siteOf(m.Store)]
+		if s.store == nil {
+			text += fmt.Sprintf("    store %d is down\n", s.at+1)
+			continue
+		}
+		st := s.groups[g].Status()
+		text += fmt.Sprintf("    store %d: %v, term %d, leader %d, log [%d,%d], committed %d, applied %d, progress %+v, error %v\n",
+			s.at+1, st.Role, st.Term, st.Leader.Store, st.First, st.Last, st.Committed, st.Applied, st.Progress, st.Err)
+	}
+	return text
+}
+
+// mixVolumes adds to the hash what is on the disks.
+func (c *cluster) mixVolumes() {
+	for _, s := range c.sites {
+		s.volume.SetHook(nil)
+		c.mixDir(s.volume.MemFS, "/store")
+	}
+}
+
+func (c *cluster) mixDir(m *vfs.MemFS, dir string) {
+	names, err := m.List(dir)
+	if err != nil {
+		return // never made
+	}
+	for _, name := range names {
+		f, err := m.Open(dir + "/" + name)
+		if err != nil {
+			continue // a directory
+		}
+		size, _ := f.Size()
+		content := make([]byte, size)
+		if _, err := f.ReadAt(content, 0); err != nil && err != io.EOF {
+			content = []byte(err.Error())
+		}
+		c.trace.mix(xxhash.Sum64String(name))
+		c.trace.mix(xxhash.Sum64(content))
+		f.Close()
+	}
+}

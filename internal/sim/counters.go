@@ -1,0 +1,76 @@
+package sim
+
+import (
+	"fmt"
+	"strings"
+)
+
+// counter counts how often something happened in a run. That a fault fired, and
+// that the cluster got anything done beside it, is part of what a run proves.
+type counter uint8
+
+const (
+	framesSent counter = iota
+	messagesSent
+	framesLost
+	framesDuplicated
+	framesReordered
+	framesDelayed
+	framesCut
+	framesRefused
+	framesUnreceived
+	linksDown
+	syncs
+	diskErrors
+	crashes
+	crashesInStep
+	crashesInRecovery
+	processKills
+	powerCuts
+	restarts
+	cleanStops
+	pauses
+	isolations
+	splits
+	oneWayCuts
+	storms
+	slowDisks
+	leadersElected
+	writesAcknowledged
+	writesRefused
+	writesUnknown
+	writesTooLarge
+	readsAnswered
+	readsFailed
+	commandsApplied
+	counters // how many there are
+)
+
+var counterNames = [counters]string{
+	"frames sent", "messages sent", "frames lost", "frames duplicated", "frames reordered", "frames delayed", "frames cut",
+	"frames refused", "frames unreceived", "links down", "syncs", "disk errors", "crashes", "crashes in a step",
+	"crashes in recovery", "process kills", "power cuts", "restarts", "clean stops", "pauses", "isolations", "splits",
+	"one-way cuts", "storms", "slow disks", "leaders elected", "writes acknowledged", "writes refused", "writes unknown",
+	"writes too large", "reads answered", "reads failed", "commands applied",
+}
+
+func (n counter) String() string { return counterNames[n] }
+
+// Counts are the counters of one run or of many.
+type Counts [counters]uint64
+
+// Add adds the counters of another run.
+func (c *Counts) Add(other *Counts) {
+	for n := range c {
+		c[n] += other[n]
+	}
+}
+
+// String lists the counters, one a line.
+func (c *Counts) String() string {
+	var b strings.Builder
+	for n := range c {
+		fmt.Fprintf(&b, "%12d  %v\n", c[n], counter(n))
+	}
+	return b.String()
+}

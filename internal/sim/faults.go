@@ -1,0 +1,167 @@
+package sim
+
+import (
+	"time"
+
+	"multiraft/internal/vfs"
+)
+
+// faultKind is something nemesis does.
+type faultKind uint8
+
+const (
+	faultCrash       faultKind = iota // one store dies, between two steps
+	faultCrashInStep                  // one store dies at some call to its disk, maybe in recovery
+	faultKill                         // the process of one store dies, its page cache lives
+	faultPowerCut                     // all stores die at once
+	faultStop                         // one store is stopped in good order and started again
+	faultPause                        // one store does nothing for a while
+	faultIsolate                      // one store is cut off
+	faultSplit                        // the stores fall into two parts
+	faultOneWay                       // some links lose everything in one direction
+	faultStorm                        // all links lose, delay, repeat
+	faultSlowDisk                     // one disk takes long
+	faultDiskError                    // a sync or a write fails, for good
+	faultKinds
+)
+
+var faultNames = [faultKinds]string{
+	"crash", "crash-in-step", "kill", "power-cut", "stop", "pause", "isolate", "split", "one-way", "storm", "slow-disk", "disk-error",
+}
+
+func (k faultKind) String() string { return faultNames[k] }
+
+// nemesis strikes from time to time with a fault of the kinds that the shape
+// has, until the calm.
+func (c *cluster) nemesis() {
+	r := c.faults
+	c.later(r.around(c.shape.strike), func() {
+		if c.calm {
+			return
+		}
+		total := 0
+		for _, weight := range c.shape.weights {
+			total += weight
+		}
+		if total == 0 {
+			return
+		}
+		roll := r.IntN(total)
+		for k, weight := range c.shape.weights {
+			if roll -= weight; roll < 0 {
+				c.strike(faultKind(k))
+				break
+			}
+		}
+		c.nemesis()
+	})
+}
+
+// strike makes one fault happen. Those that last end by themselves.
+func (c *cluster) strike(k faultKind) {
+	r := c.faults
+	s := c.sites[r.IntN(len(c.sites))]
+	lasts := 50*time.Millisecond + r.around(2*time.Second)
+	c.note("strike: %v", k)
+	switch k {
+	case faultCrash:
+		if s.store != nil {
+			c.count(crashes)
+			s.crash(s.crashOptions())
+		}
+	case faultCrashInStep:
+		s.volume.crashIn, s.volume.crashAs = 1+r.IntN(20), s.crashOptions()
+	case faultKill:
+		if s.store != nil {
+			c.count(processKills)
+			s.volume.keep = true
+			s.crash(vfs.ProcessDies)
+		}
+	case faultPowerCut:
+		c.powerCut()
+	case faultStop:
+		if s.store != nil && !s.paused {
+			c.count(cleanStops)
+			s.stop()
+		}
+	case faultPause:
+		if s.store != nil && !s.paused {
+			c.count(pauses)
+			s.pause(lasts)
+		}
+	case faultIsolate:
+		c.count(isolations)
+		c.cut(lasts, func(from, to int) bool { return from == s.at || to == s.at })
+	case faultSplit:
+		c.count(splits)
+		side := make([]bool, len(c.sites))
+		for i := range side {
+			side[i] = r.chance(0.5)
+		}
+		c.cut(lasts, func(from, to int) bool { return side[from] != side[to] })
+	case faultOneWay:
+		c.count(oneWayCuts)
+		cut := make([]bool, len(c.network.links))
+		for i := range cut {
+			cut[i] = r.chance(0.3)
+		}
+		c.cut(lasts, func(from, to int) bool { return cut[from*len(c.sites)+to] })
+	case faultStorm:
+		c.count(storms)
+		c.network.storm = weather{loss: r.Float64() * 0.4, duplicates: r.Float64() * 0.3, delay: r.between(0, 200*time.Millisecond)}
+		c.later(lasts, func() { c.network.storm = weather{} })
+	case faultSlowDisk:
+		c.count(slowDisks)
+		s.slow = 1 + 100*r.Float64()
+		c.later(lasts, func() { s.slow = 1 })
+	case faultDiskError:
+		if r.chance(0.5) {
+			s.volume.failSyncIn = 1 + r.IntN(10)
+		} else {
+			s.volume.failWriteIn = 1 + r.IntN(10)
+		}
+	}
+}
+
+// powerCut ends the lives of all stores at once.
+func (c *cluster) powerCut() {
+	c.count(powerCuts)
+	for _, s := range c.sites {
+		s.crash(s.crashOptions())
+	}
+}
+
+// cut lets nothing through the chosen links for a while.
+func (c *cluster) cut(lasts time.Duration, chosen func(from, to int) bool) {
+	var links []*link
+	for from := range c.sites {
+		for to := range c.sites {
+			if from == to || !chosen(from, to) {
+				continue
+			}
+			l := c.network.link(from, to)
+			l.cut++
+			links = append(links, l)
+			c.note("link %d ─▶ %d is cut", from+1, to+1)
+			c.network.lose(c.sites[to], from)
+		}
+	}
+	c.later(lasts, func() {
+		if c.calm {
+			return // everything was mended
+		}
+		for _, l := range links {
+			l.cut--
+		}
+		c.note("%d links are mended", len(links))
+	})
+}
+
+// background is how likely something is that happens all the time, and not in
+// the calm.
+func (c *cluster) background(p float64) float64 {
+	if c.calm {
+		return 0
+	}
+	return p
+}

@@ -1,0 +1,148 @@
+package sim
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"multiraft/engine"
+	"multiraft/group"
+	"multiraft/wire"
+)
+
+// shape is everything about a run that is drawn from its seed once: how large
+// the cluster is, how it is tuned, how good its network and disks are, and which
+// faults it meets. Drawing whole features on and off, and not only numbers,
+// makes runs differ more than any mixture would (swarm testing).
+type shape struct {
+	stores  int
+	members [][]engine.Member // per group
+	clients int
+
+	workers, appliers int
+	tick              time.Duration
+	tuning            group.Tuning
+	segmentBytes      int64
+	cacheBytes        int64
+	groupBytes        int64 // MaxGroupInflightBytes
+	receiveBytes      int64
+	applyBytes        int64
+
+	delayMin, delayMax time.Duration // of frames
+	ordered            bool          // links keep order, as TCP does
+	loss, duplicates   float64       // of frames, all the time
+	linkBytes          int           // queued per link before Send refuses
+	syncMin, syncMax   time.Duration
+	stepMax            time.Duration // until a worker or applier that has work steps
+
+	think     time.Duration // a client waits so long between two bursts
+	burst     int
+	reads     float64 // share of operations
+	command   int     // largest filler of a command
+	durable   bool    // state machines keep their state across restarts
+	strike    time.Duration
+	weights   [faultKinds]int // of faults that nemesis chooses from
+	faultTime time.Duration
+}
+
+const (
+	maxCommandBytes = 8 << 10
+	// groupSpread keeps group, store and replica ids apart, so that one taken
+	// for another shows.
+	groupSpread = 100
+)
+
+func groupID(g int) wire.GroupID           { return wire.GroupID(groupSpread * (g + 1)) }
+func groupOf(id wire.GroupID) (g int)      { return int(id/groupSpread) - 1 }
+func storeID(site int) wire.StoreID        { return wire.StoreID(site + 1) }
+func siteOf(id wire.StoreID) (site int)    { return int(id) - 1 }
+func replicaID(g, site int) wire.ReplicaID { return wire.ReplicaID(10*(g+1) + site + 1) }
+
+// drawShape decides what the run of a seed looks like.
+func drawShape(seed uint64, faultTime time.Duration) shape {
+	r := newRandom(seed, streamShape)
+	s := shape{
+		stores:       pick(r, 3, 3, 3, 5),
+		clients:      1 + r.IntN(6),
+		workers:      pick(r, 1, 2, 3),
+		appliers:     pick(r, 1, 1, 2),
+		tick:         pick(r, time.Duration(10), 50, 100) * time.Millisecond,
+		segmentBytes: pick(r, int64(64<<10), 64<<10, 256<<10, 1<<20),
+		cacheBytes:   pick(r, int64(1), 16<<10, 0),
+		groupBytes:   pick(r, int64(16<<10), 1<<20),
+		receiveBytes: pick(r, int64(8<<10), 1<<20, 1<<20),
+		applyBytes:   pick(r, int64(1), 16<<10, 1<<20),
+		delayMin:     pick(r, time.Duration(20), 200, 2000) * time.Microsecond,
+		ordered:      r.chance(0.5),
+		loss:         pick(r, 0, 0, 0.001, 0.02),
+		duplicates:   pick(r, 0, 0, 0.001, 0.02),
+		linkBytes:    pick(r, 16<<10, 256<<10, 1<<20),
+		syncMin:      pick(r, time.Duration(10), 100, 500) * time.Microsecond,
+		stepMax:      pick(r, time.Duration(20), 200, 3000) * time.Microsecond,
+		think:        pick(r, time.Duration(5), 20, 100) * time.Millisecond,
+		burst:        pick(r, 1, 4, 16),
+		reads:        pick(r, 0.1, 0.3, 0.6),
+		command:      pick(r, 16, 200, 2000),
+		durable:      r.chance(0.3),
+		strike:       pick(r, time.Duration(300), 1000, 3000) * time.Millisecond,
+		faultTime:    faultTime,
+	}
+	s.delayMax = s.delayMin * pick(r, time.Duration(2), 5, 20)
+	s.syncMax = s.syncMin * pick(r, time.Duration(2), 10, 50)
+	s.tuning = group.Tuning{
+		ElectionTicks:       pick(r, 5, 10, 20),
+		HeartbeatTicks:      pick(r, 1, 2),
+		MaxMessageBytes:     pick(r, 1<<10, 16<<10, 1<<20),
+		MaxInflightMessages: pick(r, 1, 4, 64),
+		MaxInflightBytes:    pick(r, 1, 8<<10, 1<<20),
+		MaxUncommittedBytes: pick(r, 8<<10, 1<<20),
+		MaxCommittedBytes:   pick(r, 1, 4<<10, 1<<20),
+		MaxTailBytes:        pick(r, 1, 4<<10, 256<<10),
+		DisablePreVote:      r.chance(0.2),
+		DisableCheckQuorum:  r.chance(0.1),
+	}
+	for g := range 1 + r.IntN(pick(r, 2, 6, 16)) {
+		s.members = append(s.members, drawMembers(r, g, s.stores))
+	}
+	for k := range s.weights {
+		if r.chance(0.6) {
+			s.weights[k] = 1 + r.IntN(4)
+		}
+	}
+	return s
+}
+
+// drawMembers places the replicas of a group: mostly three, sometimes all
+// stores, one or two.
+func drawMembers(r random, g, stores int) []engine.Member {
+	n := min(stores, pick(r, 3, 3, 3, 3, 5, 5, 2, 1))
+	var members []engine.Member
+	for _, site := range r.Perm(stores)[:n] {
+		members = append(members, engine.Member{Replica: replicaID(g, site), Store: storeID(site)})
+	}
+	return members
+}
+
+// String describes the shape in the order in which one reads it.
+func (s *shape) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d stores, %d groups, %d clients, %d workers, %d appliers, tick %v, election %d, heartbeat %d",
+		s.stores, len(s.members), s.clients, s.workers, s.appliers, s.tick, s.tuning.ElectionTicks, s.tuning.HeartbeatTicks)
+	fmt.Fprintf(&b, ", delay %v to %v, ordered %v, loss %g, duplicates %g, sync %v to %v, strike every %v, faults",
+		s.delayMin, s.delayMax, s.ordered, s.loss, s.duplicates, s.syncMin, s.syncMax, s.strike)
+	for k, weight := range s.weights {
+		if weight > 0 {
+			fmt.Fprintf(&b, " %v", faultKind(k))
+		}
+	}
+	return b.String()
+}
+
+// calm is how long a healed cluster may take until every group has a leader,
+// has accepted a write and has equal replicas: several rounds of elections, each
+// as long as they get, and what a replica that missed all of the faults needs to
+// catch up through the narrowest window.
+func (s *shape) calm() time.Duration {
+	election := time.Duration(2*s.tuning.ElectionTicks) * s.tick
+	return 15*election + 2*s.faultTime + 20*time.Second
+}

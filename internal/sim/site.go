@@ -1,0 +1,361 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"multiraft/engine"
+	"multiraft/internal/vfs"
+)
+
+// site is a place in the cluster: a volume, and a store while one is up. A
+// store's life lasts from opening to a crash or a stop; the next one finds what
+// is on the volume.
+type site struct {
+	c      *cluster
+	at     int
+	volume *volume
+	random random
+	tick   time.Duration // clocks of stores differ a little
+
+	life      uint32
+	store     *engine.Store // nil while down
+	stepper   *engine.Stepper
+	end       *transportEnd
+	peers     []bool // whom the store takes for reachable
+	parts     []bool // of the store that have a step on the agenda
+	logFailed bool   // a write or sync of the log failed in this life
+	failing   bool   // the store failed by itself; its end is on the agenda
+	groups    []*engine.Group
+	machines  []*machine
+	audits    []audit
+	audited   int
+
+	// kept is what durable machines keep over the lives.
+	kept []*machineState
+
+	paused bool
+	held   []event // what would have happened in the pause
+	slow   float64 // disk latency is multiplied by it
+}
+
+func newSite(c *cluster, at int) *site {
+	s := &site{c: c, at: at, slow: 1, random: newRandom(c.seed, streamSteps+uint64(groupSpread*(at+1)))}
+	s.tick = c.shape.tick + time.Duration(float64(c.shape.tick)*0.02*(s.random.Float64()-0.5))
+	s.volume = newVolume(s)
+	s.kept = make([]*machineState, len(c.shape.members))
+	for g := range s.kept {
+		if c.shape.durable {
+			s.kept[g] = &machineState{}
+		}
+	}
+	return s
+}
+
+// open begins a life of the store. A crash in the middle of it ends the life
+// before it has begun.
+func (s *site) open() {
+	c := s.c
+	if s.store != nil {
+		return
+	}
+	s.life++
+	c.note("store %d opens, life %d", s.at+1, s.life)
+	s.end = &transportEnd{site: s, life: s.life}
+	store, stepper, err := engine.OpenStepped(engine.Config{
+		Cluster: 1, ID: storeID(s.at), Dir: "/store", Transport: s.end, FS: s.volume,
+		SegmentBytes: c.shape.segmentBytes, Workers: c.shape.workers, Appliers: c.shape.appliers,
+		TickInterval: c.shape.tick, Tuning: c.shape.tuning, MaxCommandBytes: maxCommandBytes,
+		MaxGroupInflightBytes: c.shape.groupBytes, CacheBytes: c.shape.cacheBytes,
+		MaxReceiveBytes: c.shape.receiveBytes, MaxApplyBytes: c.shape.applyBytes,
+		Seed: s.random.Uint64() | 1,
+	})
+	if err != nil {
+		s.stillborn(err)
+		return
+	}
+	s.store, s.stepper, s.failing, s.logFailed = store, stepper, false, false
+	s.peers = make([]bool, c.shape.stores)
+	s.parts = make([]bool, stepper.Workers()+stepper.Appliers()+2)
+	s.groups = make([]*engine.Group, len(c.shape.members))
+	s.machines = make([]*machine, len(c.shape.members))
+	s.audits = make([]audit, len(c.shape.members))
+	if err := s.startGroups(); err != nil {
+		s.store = nil
+		s.stillborn(err)
+		return
+	}
+	s.tickLater()
+	s.poke()
+}
+
+// stillborn ends a life that did not begin, for a reason that had better be a
+// fault of this run.
+func (s *site) stillborn(err error) {
+	c := s.c
+	c.note("store %d does not open: %v", s.at+1, err)
+	switch {
+	case s.volume.crashed:
+		c.count(crashesInRecovery)
+	case s.volume.failed:
+		s.volume.crash(s.crashOptions())
+	default:
+		c.check.fail(ruleErrors, "store %d does not open: %v", s.at+1, err)
+		return
+	}
+	s.volume.restore()
+	s.openLater()
+}
+
+func (s *site) startGroups() error {
+	c := s.c
+	stored, err := s.store.Stored()
+	if err != nil {
+		return err
+	}
+	known := make([]bool, len(s.groups))
+	for _, group := range stored {
+		known[groupOf(group.ID)] = true
+	}
+	for g, members := range c.shape.members {
+		if !isMember(members, s.at) {
+			continue
+		}
+		m := &machine{site: s, group: g, kept: s.kept[g]}
+		var plain engine.StateMachine = m
+		if m.kept != nil {
+			m.state = *m.kept
+			plain = durableMachine{m}
+		}
+		if known[g] && s.random.chance(0.5) {
+			members = nil // those in the log are in force anyway
+		}
+		s.machines[g] = m
+		s.groups[g], err = s.store.StartGroup(context.Background(), engine.GroupConfig{ID: groupID(g), Members: members, StateMachine: plain})
+		if err != nil {
+			return fmt.Errorf("start: %w", err)
+		}
+		c.check.audit(s, g)
+	}
+	return nil
+}
+
+func isMember(members []engine.Member, site int) bool {
+	for _, m := range members {
+		if m.Store == storeID(site) {
+			return true
+		}
+	}
+	return false
+}
+
+// openLater puts the next life on the agenda.
+func (s *site) openLater() {
+	delay := s.random.around(500 * time.Millisecond)
+	if s.c.calm {
+		delay = s.random.between(0, 100*time.Millisecond)
+	}
+	life := s.life
+	s.c.later(delay, func() {
+		if s.store != nil || s.life != life {
+			return
+		}
+		s.c.count(restarts)
+		if !s.c.calm && s.c.shape.weights[faultCrashInStep] > 0 && s.random.chance(0.2) {
+			s.volume.crashIn, s.volume.crashAs = 1+s.random.IntN(20), s.crashOptions()
+		}
+		s.open()
+	})
+}
+
+// crash ends a life without warning. What the volume had not synced is lost as
+// o says.
+func (s *site) crash(o vfs.CrashOptions) {
+	if s.store == nil {
+		return
+	}
+	s.volume.crash(o)
+	s.fall()
+}
+
+// fall ends the life of a store whose volume has crashed under it.
+func (s *site) fall() {
+	c := s.c
+	c.note("store %d is down", s.at+1)
+	s.store, s.stepper, s.groups, s.machines = nil, nil, nil, nil
+	s.volume.restore()
+	s.resume() // what was held finds nobody
+	for peer := range c.sites {
+		if peer != s.at {
+			c.network.lose(c.sites[peer], s.at)
+		}
+	}
+	s.openLater()
+}
+
+// stop ends a life in good order.
+func (s *site) stop() {
+	c := s.c
+	if s.store == nil || s.failing {
+		return
+	}
+	c.note("store %d stops", s.at+1)
+	err := s.stepper.Close()
+	switch {
+	case s.volume.crashed || s.volume.failed:
+		s.volume.crash(s.crashOptions())
+	case err != nil:
+		c.check.fail(ruleErrors, "store %d does not stop in good order: %v", s.at+1, err)
+	case s.volume.locked():
+		c.check.fail(ruleErrors, "store %d keeps its lock after it has stopped", s.at+1)
+	default:
+		s.volume.keep = true
+		s.volume.crash(vfs.ProcessDies)
+	}
+	s.fall()
+}
+
+// crashOptions draws what a crash does to what was not synced.
+func (s *site) crashOptions() vfs.CrashOptions {
+	return pick(s.random, vfs.ProcessDies, vfs.AllLost, vfs.PowerFails, vfs.DiskFails)
+}
+
+func (s *site) tickLater() {
+	s.c.agenda.add(event{at: s.c.now + s.tick, kind: eventTick, site: s.at, life: s.life})
+}
+
+// ticks advances the logical time of the store.
+func (s *site) ticks() {
+	s.stepper.Tick()
+	s.tickLater()
+	s.poke()
+	for range s.groups {
+		s.audited = (s.audited + 1) % len(s.groups)
+		if s.groups[s.audited] != nil {
+			s.c.check.audit(s, s.audited)
+			return
+		}
+	}
+}
+
+// poke puts a step of every part on the agenda that has none there. Whatever
+// gives a store something to do is followed by it, so that no part of a store
+// has to be asked whether it has something to do.
+func (s *site) poke() {
+	for part, waits := range s.parts {
+		if waits {
+			continue
+		}
+		s.parts[part] = true
+		s.c.agenda.add(event{at: s.c.now + s.pace(part), kind: eventStep, site: s.at, life: s.life, arg: part})
+	}
+}
+
+// The parts of a store are its workers, its appliers, its log and the log's
+// background work.
+func (s *site) isLog(part int) bool      { return part == len(s.parts)-2 }
+func (s *site) isMaintain(part int) bool { return part == len(s.parts)-1 }
+
+// pace draws how long a part takes until its next step.
+func (s *site) pace(part int) time.Duration {
+	shape := &s.c.shape
+	switch {
+	case s.isLog(part):
+		return time.Duration(s.slow * float64(s.random.between(shape.syncMin, shape.syncMax)))
+	case s.isMaintain(part):
+		return time.Duration(s.slow * float64(s.random.around(10*time.Millisecond)))
+	}
+	if s.random.chance(0.001) {
+		return s.random.between(0, 50*time.Millisecond) // a stall, as of a garbage collector
+	}
+	return s.random.between(time.Microsecond, shape.stepMax)
+}
+
+// step lets one part of the store do what it has to do.
+func (s *site) step(part int) {
+	s.parts[part] = false
+	workers := s.stepper.Workers()
+	busy := false
+	switch {
+	case part < workers:
+		busy = s.stepper.Worker(part)
+	case s.isLog(part):
+		busy = s.stepLog()
+	case s.isMaintain(part):
+		busy = s.stepper.Maintain()
+	default:
+		busy = s.stepper.Applier(part - workers)
+	}
+	if busy {
+		s.c.trace.mix(uint64(part) + 1)
+		s.poke()
+	}
+}
+
+// stepLog lets the log take a step. A store hears of a write or sync that failed
+// with the first batch that is not durable for it, and then is to stop.
+func (s *site) stepLog() bool {
+	failed := s.volume.failed
+	busy := s.stepper.Log()
+	s.logFailed = s.logFailed || s.volume.failed && !failed
+	if s.logFailed && busy && s.store.Err() == nil {
+		s.c.check.fail(ruleFailed, "store %d goes on after its log could not be written", s.at+1)
+	}
+	return busy
+}
+
+// look sees what an event did to the store as a whole.
+func (s *site) look() {
+	if s.store == nil {
+		return
+	}
+	if s.volume.crashed {
+		s.c.count(crashesInStep)
+		s.fall()
+		return
+	}
+	if err := s.store.Err(); err != nil && !s.failing {
+		s.failing = true
+		s.c.note("store %d failed: %v", s.at+1, err)
+		if !s.volume.failed {
+			s.c.check.fail(ruleErrors, "store %d failed without a fault: %v", s.at+1, err)
+			return
+		}
+		life := s.life
+		s.c.later(s.random.around(500*time.Millisecond), func() {
+			if s.life == life {
+				s.crash(s.crashOptions())
+			}
+		})
+	}
+}
+
+// pause stops everything in the store, as a stopped process or a frozen machine
+// does; what happens to it meanwhile happens when it goes on.
+func (s *site) pause(d time.Duration) {
+	if s.store == nil || s.paused {
+		return
+	}
+	s.c.note("store %d pauses for %v", s.at+1, d)
+	s.paused = true
+	life := s.life
+	s.c.later(d, func() {
+		if s.life == life {
+			s.resume()
+		}
+	})
+}
+
+func (s *site) resume() {
+	if !s.paused {
+		return
+	}
+	s.c.note("store %d goes on", s.at+1)
+	s.paused = false
+	for _, e := range s.held {
+		e.at = s.c.now
+		s.c.agenda.add(e)
+	}
+	s.held = nil
+}
