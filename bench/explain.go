@@ -20,7 +20,7 @@ func (r *Report) WriteText(out io.Writer) error {
 		// A strings.Builder takes every write.
 		fmt.Fprintf(t, "%s\t%s\n", row[0], row[1])
 	}
-	_ = t.Flush()
+	_ = t.Flush() // as above
 	for _, d := range r.Differences {
 		fmt.Fprintf(&b, "\n  %v", d)
 	}
