@@ -31,6 +31,9 @@ type batchItem struct {
 //
 // REQUIRES: the batch is not in flight.
 func (b *Batch) Add(g *Group, command []byte) {
+	if b.done == nil {
+		b.done = make(chan struct{}, 1)
+	}
 	b.items = append(b.items, batchItem{group: g, command: command})
 }
 
@@ -94,9 +97,6 @@ func (b *Batch) finish(n int) {
 func (s *Store) ProposeBatch(b *Batch) error {
 	if err := s.state(); err != nil {
 		return err
-	}
-	if b.done == nil {
-		b.done = make(chan struct{}, 1)
 	}
 	b.slots = b.slots[:0]
 	b.left.Store(int64(len(b.items)))

@@ -2,7 +2,6 @@ package wire
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 
 	"github.com/cespare/xxhash/v2"
@@ -33,10 +32,6 @@ const MaxBlockBytes = 64 << 20
 const payloadPrefixBytes = 4
 
 const blockVersion = 1
-
-// ErrBadBlock is wrapped by every error about bytes that should be a block and
-// are not: too short, impossible counts, wrong checksum.
-var ErrBadBlock = errors.New("bad block")
 
 // Block is a sealed run of entries of one group, one term and one kind.
 //

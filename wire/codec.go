@@ -2,13 +2,8 @@ package wire
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 )
-
-// ErrBadRecord is wrapped by every error about bytes that should be a stored
-// record (hard state, membership) and are not.
-var ErrBadRecord = errors.New("bad record")
 
 // headBytes is the size of what stands in front of every message's body.
 const headBytes = 8
