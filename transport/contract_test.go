@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -199,7 +200,7 @@ func TestContractOrder(t *testing.T) {
 						t.Errorf("send: %v", err)
 						return
 					}
-					time.Sleep(100 * time.Microsecond) // the queue is full, as it may be
+					runtime.Gosched() // the queue is full, as it may be
 				}
 			}
 		}
@@ -418,10 +419,9 @@ func TestContractConcurrent(t *testing.T) {
 						default:
 						}
 						for to := range wire.StoreID(4) {
-							// Any error will do: it is about to be closed.
-							_ = from.Send(to, lane, testPayload(from.Buffer(), lane, i, 50))
+							_ = from.Send(to, lane, testPayload(from.Buffer(), lane, i, 50)) // any error will do: it is about to be closed
 						}
-						time.Sleep(50 * time.Microsecond) // leave the cores to others
+						runtime.Gosched() // leave the cores to others
 					}
 				})
 			}
@@ -493,12 +493,19 @@ func ExampleNetwork() {
 	n := NewNetwork(NetworkConfig{Cluster: 7})
 	one, two := n.Transport(1), n.Transport(2)
 	done := make(chan struct{})
-	_ = one.Start(printer{nil})
-	_ = two.Start(printer{done})
-	_ = one.Send(2, wire.Urgent, append(one.Buffer(), "hello"...))
+	err := errors.Join(
+		one.Start(printer{nil}),
+		two.Start(printer{done}),
+		one.Send(2, wire.Urgent, append(one.Buffer(), "hello"...)),
+	)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
 	<-done
-	_ = one.Close()
-	_ = two.Close()
+	if err := errors.Join(one.Close(), two.Close()); err != nil {
+		fmt.Println(err)
+	}
 	// Output: store 1 says hello
 }
 

@@ -383,7 +383,7 @@ func TestDiallerChecksAnswer(t *testing.T) {
 						answer.from, answer.to, answer.lane = 2, 1, h.lane
 						c.change(&answer)
 						b = answer.encode()
-						_, _ = nc.Write(b[:])
+						_, _ = nc.Write(b[:]) // the caller may have hung up, which is what is tested
 					}
 					closeConn(nc)
 				}
