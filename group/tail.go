@@ -147,8 +147,12 @@ func (t *tail) materialize(r *blockRef, arena *wire.Arena) wire.Block {
 // truncate drops the entries from index from on. seq is the newest sequence
 // number handed out: acknowledgements up to it are about the old entries.
 //
-// REQUIRES: commit < from <= last(). Everything above commit is in memory or in
-// storage, so the term in front of from is known; an error is storage's.
+// The entries in front of from stay, but may count as durable only when what
+// replaces the rest is: acknowledgements are not looked at that closely.
+//
+// REQUIRES: commit < from <= last(), and an append follows. Everything above
+// commit is in memory or in storage, so the term in front of from is known; an
+// error is storage's.
 func (t *tail) truncate(from wire.Index, seq uint64) error {
 	if from <= t.base {
 		term, err := t.storage.Term(from - 1)
