@@ -92,10 +92,11 @@ func (x *index) append(ref blockRef, term wire.Term, acct account) bool {
 	return true
 }
 
-// truncate drops the entries from i on.
+// truncate drops the entries from i on. A block of which only compacted entries
+// would remain goes as a whole.
 func (x *index) truncate(i wire.Index, acct account) {
 	n := len(x.blocks)
-	for n > 0 && x.blocks[n-1].first >= i {
+	for n > 0 && (x.blocks[n-1].first >= i || x.compacted+1 >= i) {
 		n--
 		acct.release(x.blocks[n].segment, x.blocks[n].size)
 	}
@@ -104,7 +105,7 @@ func (x *index) truncate(i wire.Index, acct account) {
 		x.blocks[n-1].count = uint32(i - x.blocks[n-1].first)
 	}
 	r := len(x.runs)
-	for r > 0 && x.runs[r-1].first >= i {
+	for r > 0 && (n == 0 || x.runs[r-1].first >= i) {
 		r--
 	}
 	x.runs = x.runs[:r]

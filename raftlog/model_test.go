@@ -336,7 +336,7 @@ func (x *modelRun) run(rounds int) {
 }
 
 func TestModel(t *testing.T) {
-	seeds, rounds := 60, 120
+	seeds, rounds := 40, 120
 	if testing.Short() {
 		seeds = 8
 	}

@@ -1,0 +1,447 @@
+package raftlog_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"multiraft/internal/vfs"
+	. "multiraft/raftlog"
+	"multiraft/wire"
+)
+
+// rewriteFile puts content into a file of the file system.
+func rewriteFile(t testing.TB, fsys FS, name string, content []byte) {
+	t.Helper()
+	f, err := fsys.Create(name)
+	if err == nil {
+		_, err = f.WriteAt(content, 0)
+	}
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func readAll(t testing.TB, fsys FS, name string) []byte {
+	t.Helper()
+	f, err := fsys.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	size, err := f.Size()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, size)
+	if _, err := f.ReadAt(b, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// files returns the paths in /log whose base name starts with prefix.
+func files(t testing.TB, fsys FS, prefix string) (paths []string) {
+	t.Helper()
+	names, err := fsys.List("/log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, base := range names {
+		if strings.HasPrefix(base, prefix) {
+			paths = append(paths, filepath.Join("/log", base))
+		}
+	}
+	return paths
+}
+
+// sound is a model whose changes were all made durable in a log that was left
+// without being closed, and the file system as it is then.
+type sound struct {
+	m  *model
+	o  Options
+	fs *vfs.MemFS
+}
+
+// makeSound makes changes of every kind in a few batches.
+func makeSound(t *testing.T, batches int, maintain bool) *sound {
+	s := &sound{m: newModel(), fs: vfs.New(vfs.Options{})}
+	s.o = testOptions(s.fs)
+	l := mustOpen(t, s.o)
+	r := rand.New(rand.NewPCG(9, 9))
+	for range batches {
+		submit(t, l, func(b *Batch) {
+			for range 4 {
+				c := s.m.random(r, 5)
+				s.m.add(c)
+				c.addTo(b, l.Group(c.group))
+			}
+		})
+	}
+	for maintain && l.Maintain() {
+	}
+	return s
+}
+
+// TestTornTail cuts the last batch off at every byte: what is found is the state
+// before it, or the whole of it, and finding it twice changes nothing.
+func TestTornTail(t *testing.T) {
+	s := makeSound(t, 12, false)
+	o := s.o
+	o.FS = s.fs.CrashClone(nil, vfs.ProcessDies)
+	l := mustOpen(t, o)
+	name, offset := l.ActiveSegment()
+	before := readAll(t, o.FS, name)
+	submit(t, l, func(b *Batch) {
+		c := change{group: 1, kind: "append", first: s.m.group(1).last() + 1, count: 3, term: 99}
+		c.addTo(b, l.Group(1))
+		b.HardState(l.Group(9), wire.HardState{Term: 99, Vote: 1})
+	})
+	after := readAll(t, o.FS, name)
+	_, end := l.ActiveSegment()
+	written := o.FS.(*vfs.MemFS)
+
+	seen := map[bool]int{}
+	for cut := offset; cut <= end; cut++ {
+		fs := written.CrashClone(nil, vfs.ProcessDies)
+		rewriteFile(t, fs, name, append(append([]byte(nil), after[:cut]...), before[min(cut, int64(len(before))):]...))
+		for round := range 2 {
+			o.FS = fs
+			o.Events.Damaged = func(err *CorruptionError, _ []wire.GroupID) { t.Errorf("cut at %d: called damage: %v", cut, err) }
+			l := mustOpen(t, o)
+			whole := l.Group(9).HardState().Term == 99
+			last := s.m.group(1).last()
+			if whole {
+				last += 3
+			}
+			if got := l.Group(1).Last(); got != last {
+				t.Fatalf("cut at %d, round %d: last entry %d, want %d", cut, round, got, last)
+			}
+			for id, m := range s.m.groups {
+				if err := m.diff(l.Group(id)); err != nil && !(id == 1 && whole) {
+					t.Fatalf("cut at %d, round %d: group %d: %v", cut, round, id, err)
+				}
+			}
+			seen[whole]++
+			fs = fs.CrashClone(nil, vfs.ProcessDies)
+		}
+	}
+	if seen[true] == 0 || seen[false] < 2*BatchHeaderBytes {
+		t.Fatalf("whole or not: %v", seen)
+	}
+}
+
+// TestBitFlips damages every byte of a log that is proven up to its seal. No
+// byte may be served as if nothing was: either the state is right, or the groups
+// that it is not right for have an error. One bad byte in a record concerns one
+// group only.
+func TestBitFlips(t *testing.T) {
+	s := makeSound(t, 6, false)
+	o := s.o
+	o.FS = s.fs.CrashClone(nil, vfs.ProcessDies)
+	mustClose(t, mustOpen(t, o)) // proves the tail
+	disk := o.FS.(*vfs.MemFS)
+
+	r := rand.New(rand.NewPCG(3, 3))
+	flips, marked, healed := 0, 0, 0
+	for _, name := range files(t, disk, "segment-") {
+		content := readAll(t, disk, name)
+		for offset := 0; offset < len(content); offset++ {
+			sector := content[offset : offset/SectorBytes*SectorBytes+SectorBytes]
+			if len(bytes.Trim(sector, "\x00")) == 0 && offset%64 != 0 {
+				continue // padding, and what was never written to: a sample will do
+			}
+			fs := disk.CrashClone(nil, vfs.ProcessDies)
+			if err := fs.FlipBit(name, int64(offset), uint(r.IntN(8))); err != nil {
+				t.Fatal(err)
+			}
+			flips++
+			events := 0
+			o.FS = fs
+			o.Events = Events{Damaged: func(*CorruptionError, []wire.GroupID) { events++ }}
+			bad := 0
+			for round := range 2 {
+				l, err := Open(o)
+				if err != nil {
+					t.Fatalf("%s at %d: %v", name, offset, err)
+				}
+				bad = 0
+				for id, m := range s.m.groups {
+					g := l.Group(id)
+					err := g.Err()
+					if err == nil {
+						if err := m.diff(g); err != nil {
+							t.Fatalf("%s at %d, round %d: group %d: %v", name, offset, round, id, err)
+						}
+						continue
+					}
+					bad++
+					if c := new(CorruptionError); !errors.As(err, &c) {
+						t.Fatalf("%s at %d: %v is no CorruptionError", name, offset, err)
+					}
+					if _, err := g.Blocks(g.First(), g.First()+1, 1, nil); err == nil {
+						t.Fatalf("%s at %d: a damaged group serves entries", name, offset)
+					}
+				}
+				if bad > 1 {
+					t.Fatalf("%s at %d: %d groups suffer from one bit", name, offset, bad)
+				}
+				if bad > 0 && events == 0 {
+					t.Fatalf("%s at %d: damage is not reported", name, offset)
+				}
+				mustClose(t, l)
+			}
+			if bad > 0 {
+				marked++
+			} else if events > 0 {
+				healed++
+			}
+			if offset%4 != 0 {
+				continue
+			}
+
+			o.FS, o.Recovery = disk.CrashClone(nil, vfs.ProcessDies), RecoverStrict
+			if err := o.FS.(*vfs.MemFS).FlipBit(name, int64(offset), 0); err != nil {
+				t.Fatal(err)
+			}
+			events = 0
+			if l, err := Open(o); err == nil {
+				mustClose(t, l)
+				if bad > 0 {
+					t.Fatalf("%s at %d: strict mode opens a damaged log", name, offset)
+				}
+			}
+			o.Recovery = RecoverCut
+		}
+	}
+	t.Logf("%d flips: %d marked a group, %d cost nothing", flips, marked, healed)
+	if marked == 0 || healed == 0 {
+		t.Fatal("one of the ways to deal with damage was not taken")
+	}
+}
+
+// TestLostSectors zeroes runs of sectors. Whatever is hit, no group may be wrong
+// without an error.
+func TestLostSectors(t *testing.T) {
+	for _, maintain := range []bool{false, true} {
+		s := makeSound(t, 12, maintain)
+		o := s.o
+		o.FS = s.fs.CrashClone(nil, vfs.ProcessDies)
+		mustClose(t, mustOpen(t, o))
+		disk := o.FS.(*vfs.MemFS)
+		spared, failed := 0, 0
+		for _, name := range files(t, disk, "segment-") {
+			content := readAll(t, disk, name)
+			for from := 0; from < len(content); from += SectorBytes {
+				for n := 1; n <= 8 && from+n*SectorBytes <= len(content); n *= 2 {
+					fs := disk.CrashClone(nil, vfs.ProcessDies)
+					lost := append([]byte(nil), content...)
+					clear(lost[from : from+n*SectorBytes])
+					rewriteFile(t, fs, name, lost)
+					o.FS = fs
+					l, err := Open(o)
+					if err != nil {
+						// A segment of which nothing is left may be refused.
+						if c := new(CorruptionError); !errors.As(err, &c) {
+							t.Fatal(err)
+						}
+						continue
+					}
+					for id, m := range s.m.groups {
+						if g := l.Group(id); g.Err() != nil {
+							failed++
+						} else if err := m.diff(g); err != nil {
+							t.Fatalf("%s: %d sectors at %d: group %d: %v", name, n, from, id, err)
+						} else {
+							spared++
+						}
+					}
+					mustClose(t, l)
+				}
+			}
+		}
+		if spared == 0 || failed == 0 {
+			t.Fatalf("%d groups right, %d with an error", spared, failed)
+		}
+	}
+}
+
+// TestDamageIsRemembered: a group that lost records stays marked when the
+// damaged segment is long gone, until it is removed.
+func TestDamageIsRemembered(t *testing.T) {
+	fs := vfs.New(vfs.Options{})
+	o := testOptions(fs)
+	l := mustOpen(t, o)
+	name, offset := l.ActiveSegment()
+	submit(t, l, func(b *Batch) { b.Append(l.Group(1), block(1, 1, 1, 2)) })
+	mustClose(t, l)
+	if err := fs.FlipBit(name, offset+BatchHeaderBytes+60, 3); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		l = mustOpen(t, o)
+		if l.Group(1).Err() == nil {
+			t.Fatal("the mark is gone")
+		}
+		for i := range wire.Index(400) { // enough for checkpoints and recycling
+			submit(t, l, func(b *Batch) {
+				b.Append(l.Group(2), block(2, i+1, 1, 1))
+				b.Compact(l.Group(2), i, 1)
+			})
+			for l.Maintain() {
+				l.Step()
+			}
+		}
+		if _, err := fs.Open(name); err == nil {
+			t.Fatal("the segment is still there")
+		}
+		submit(t, l, func(b *Batch) { b.Remove(l.Group(2)) })
+		mustClose(t, l)
+	}
+	l = mustOpen(t, o)
+	submit(t, l, func(b *Batch) {
+		b.Remove(l.Group(1))
+		b.Append(l.Group(1), block(1, 1, 5, 1))
+	})
+	for range 2 {
+		check(t, l.Group(1), 1, 5)
+		mustClose(t, l)
+		l = mustOpen(t, o)
+	}
+}
+
+// TestUnknownGroupsAreSuspect: when records were lost that may have been the only
+// ones of a group, a handle of a group that nobody knows has an error too.
+func TestUnknownGroupsAreSuspect(t *testing.T) {
+	fs := vfs.New(vfs.Options{})
+	o := testOptions(fs)
+	l := mustOpen(t, o)
+	name, offset := l.ActiveSegment()
+	for id := range wire.GroupID(3) {
+		submit(t, l, func(b *Batch) { b.HardState(l.Group(id+1), wire.HardState{Term: 1, Vote: 2}) })
+	}
+	mustClose(t, l)
+	content := readAll(t, fs, name)
+	clear(content[offset : offset+2*SectorBytes]) // the batches of groups 1 and 2
+	rewriteFile(t, fs, name, content)
+	var groups []wire.GroupID
+	o.Events.Damaged = func(_ *CorruptionError, ids []wire.GroupID) { groups = append(groups, ids...) }
+	for range 2 {
+		l = mustOpen(t, o)
+		for id := range wire.GroupID(5) {
+			if l.Group(id+1).Err() == nil {
+				t.Fatalf("group %d has no error", id+1)
+			}
+		}
+		mustClose(t, l)
+	}
+	if fmt.Sprint(groups) != "[0 0]" { // 0 stands for all; the damage is found each time
+		t.Fatalf("reported groups %v", groups)
+	}
+	l = mustOpen(t, o)
+	submit(t, l, func(b *Batch) { b.Remove(l.Group(4)); b.Meta(l.Group(4), []byte("anew")) })
+	mustClose(t, l)
+	l = mustOpen(t, o)
+	if err := l.Group(4).Err(); err != nil || string(l.Group(4).Meta()) != "anew" {
+		t.Fatalf("removed and made again: %v", err)
+	}
+}
+
+// TestDamageAtRest: a block that has gone bad is not served, and a rewrite that
+// meets it marks the group instead of keeping the segment for ever.
+func TestDamageAtRest(t *testing.T) {
+	fs := vfs.New(vfs.Options{})
+	o := testOptions(fs)
+	var told []wire.GroupID
+	o.Events.Damaged = func(_ *CorruptionError, ids []wire.GroupID) { told = append(told, ids...) }
+	l := mustOpen(t, o)
+	name, offset := l.ActiveSegment()
+	submit(t, l, func(b *Batch) {
+		b.Append(l.Group(1), block(1, 1, 1, 2))
+		b.Append(l.Group(3), block(3, 1, 1, 2))
+	})
+	if err := fs.FlipBit(name, offset+BatchHeaderBytes+50, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := entries(l.Group(1), 1, 3, 1000); !errors.As(err, new(*CorruptionError)) {
+		t.Fatalf("reading a bad block: %v", err)
+	}
+	for i := range wire.Index(600) {
+		submit(t, l, func(b *Batch) {
+			b.Append(l.Group(2), block(2, i+1, 1, 1))
+			b.Compact(l.Group(2), i, 1)
+		})
+		for l.Maintain() {
+			l.Step()
+		}
+	}
+	if fmt.Sprint(told) != "[1]" || l.Group(1).Err() == nil {
+		t.Fatalf("told about %v, group 1: %v", told, l.Group(1).Err())
+	}
+	if s := l.Stats(); s.Segments > 6 {
+		t.Fatalf("%d segments are kept", s.Segments)
+	}
+	check(t, l.Group(3), 1, 1, 1)
+	mustClose(t, l)
+	l = mustOpen(t, o)
+	check(t, l.Group(3), 1, 1, 1)
+	if l.Group(1).Err() == nil {
+		t.Fatal("the mark is gone")
+	}
+}
+
+// TestMissingSegment: a log of which a segment with live data is gone does not
+// open.
+func TestMissingSegment(t *testing.T) {
+	s := makeSound(t, 12, false)
+	o := s.o
+	o.FS = s.fs
+	fs := s.fs.CrashClone(nil, vfs.ProcessDies)
+	for _, name := range files(t, fs, "segment-") {
+		clone := fs.CrashClone(nil, vfs.ProcessDies)
+		if err := clone.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+		o.FS = clone
+		if _, err := Open(o); !errors.Is(err, ErrMissing) {
+			t.Fatalf("without %s: %v", name, err)
+		}
+	}
+}
+
+// TestStaleBytes: batches of a former life of a recycled segment are there in
+// full, and not one of them is taken for one of now.
+func TestStaleBytes(t *testing.T) {
+	fs := vfs.New(vfs.Options{})
+	o := testOptions(fs)
+	l := mustOpen(t, o)
+	for i := range wire.Index(300) { // each the same size: old batches begin where new ones will
+		submit(t, l, func(b *Batch) {
+			b.Append(l.Group(1), block(1, i+1, 1, 1))
+			b.Compact(l.Group(1), i, 1)
+		})
+		for l.Maintain() {
+			l.Step()
+		}
+	}
+	if l.Stats().Grown != 0 {
+		t.Fatal("no segment was recycled")
+	}
+	name, offset := l.ActiveSegment()
+	content := readAll(t, fs, name)
+	if string(content[offset+8:offset+12]) != "MRL1" {
+		t.Fatal("there are no stale bytes behind the tail")
+	}
+	o.FS = fs.CrashClone(nil, vfs.AllLost)
+	o.Events.TailCut = func(segment uint64, offset int64) {
+		t.Errorf("stale bytes are called a torn tail at %d of %d", offset, segment)
+	}
+	l = mustOpen(t, o)
+	check(t, l.Group(1), 300, 1)
+}

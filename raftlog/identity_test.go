@@ -1,0 +1,188 @@
+package raftlog_test
+
+import (
+	"errors"
+	"io"
+	"strings"
+	"testing"
+
+	"multiraft/internal/vfs"
+	. "multiraft/raftlog"
+	"multiraft/wire"
+)
+
+func TestIncarnation(t *testing.T) {
+	fs := vfs.New(vfs.Options{})
+	o := testOptions(fs)
+	var first Identity
+	for n := range uint64(5) {
+		l := mustOpen(t, o)
+		id := l.Identity()
+		if n == 0 {
+			first = id
+		}
+		if id.Incarnation != n+1 || id.UUID != first.UUID || id.Cluster != 7 || id.Store != 3 {
+			t.Fatalf("open %d: %+v", n, id)
+		}
+		// Durable before anything else: a crash right now does not take it back.
+		o.FS = o.FS.(*vfs.MemFS).CrashClone(nil, vfs.AllLost)
+	}
+	if first.UUID == [16]byte{} {
+		t.Fatal("the store has no random id")
+	}
+	o.Rand = nil // crypto/rand
+	o.FS = vfs.New(vfs.Options{})
+	if mustOpen(t, o).Identity().UUID == first.UUID {
+		t.Fatal("two stores have one id")
+	}
+}
+
+// TestIdentityCopies damages each copy and both.
+func TestIdentityCopies(t *testing.T) {
+	fs := vfs.New(vfs.Options{})
+	o := testOptions(fs)
+	incarnation := uint64(0)
+	for range 3 {
+		l := mustOpen(t, o)
+		incarnation = l.Identity().Incarnation
+		mustClose(t, l)
+	}
+	copies := files(t, fs, "identity-")
+	if len(copies) != 2 {
+		t.Fatalf("copies %v", copies)
+	}
+	for _, name := range copies {
+		damaged := fs.CrashClone(nil, vfs.ProcessDies)
+		if err := damaged.FlipBit(name, 60, 1); err != nil {
+			t.Fatal(err)
+		}
+		o.FS = damaged
+		told := 0
+		o.Events.Damaged = func(*CorruptionError, []wire.GroupID) { told++ }
+		l := mustOpen(t, o)
+		if got := l.Identity().Incarnation; got <= incarnation || told != 1 {
+			t.Fatalf("without %s: incarnation %d after %d, told %d times", name, got, incarnation, told)
+		}
+		mustClose(t, l)
+	}
+	for _, name := range copies {
+		if err := fs.FlipBit(name, 10, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o.FS = fs
+	if _, err := Open(o); err == nil {
+		t.Fatal("a log without identity opens")
+	}
+}
+
+func TestWrongDirectory(t *testing.T) {
+	fs := vfs.New(vfs.Options{})
+	mustClose(t, mustOpen(t, testOptions(fs)))
+	for field, change := range map[string]func(*Options){
+		"cluster": func(o *Options) { o.Cluster = 8 },
+		"store":   func(o *Options) { o.Store = 4 },
+	} {
+		o := testOptions(fs)
+		change(&o)
+		wrong := new(IdentityError)
+		if _, err := Open(o); !errors.As(err, &wrong) || wrong.Field != field {
+			t.Fatalf("%s: %v", field, err)
+		}
+	}
+	l := mustOpen(t, testOptions(fs))
+	if l.Identity().Incarnation != 2 {
+		t.Fatal("a refused open raised the incarnation")
+	}
+	mustClose(t, l)
+}
+
+// TestSegmentOfAnotherStore: batches of another store are not taken for own ones.
+func TestSegmentOfAnotherStore(t *testing.T) {
+	own, other := vfs.New(vfs.Options{}), vfs.New(vfs.Options{})
+	o := testOptions(other)
+	o.Rand = nil
+	l := mustOpen(t, o)
+	submit(t, l, func(b *Batch) { b.Append(l.Group(1), block(1, 1, 1, 1)) })
+	mustClose(t, l)
+	o.FS = own
+	mustClose(t, mustOpen(t, o))
+	name := files(t, own, "segment-")[0]
+	rewriteFile(t, own, name, readAll(t, other, name))
+	if _, err := Open(o); !errors.As(err, new(*CorruptionError)) {
+		t.Fatalf("open with a foreign segment: %v", err)
+	}
+}
+
+func TestForeignFiles(t *testing.T) {
+	fs := vfs.New(vfs.Options{})
+	o := testOptions(fs)
+	mustClose(t, mustOpen(t, o))
+	names := []string{"/log/notes.txt", "/log/segment-1", "/log/segment-0000000000000000", "/log/x.tmp"}
+	for _, name := range names {
+		rewriteFile(t, fs, name, []byte("not ours"))
+	}
+	unfinished := "/log/spare-00000000000000ff.tmp"
+	rewriteFile(t, fs, unfinished, []byte("ours"))
+	var ignored []string
+	o.Events.Ignored = func(name string) { ignored = append(ignored, name) }
+	mustClose(t, mustOpen(t, o))
+	if got := strings.Join(ignored, " "); len(ignored) != len(names) {
+		t.Fatalf("ignored %s", got)
+	}
+	for _, name := range names {
+		if string(readAll(t, fs, name)) != "not ours" {
+			t.Fatalf("%s was changed", name)
+		}
+	}
+	if _, err := fs.Open(unfinished); err == nil {
+		t.Fatalf("%s is still there", unfinished)
+	}
+}
+
+func TestLock(t *testing.T) {
+	for name, fs := range map[string]FS{"memory": vfs.New(vfs.Options{}), "disk": OSFS{}} {
+		t.Run(name, func(t *testing.T) {
+			o := testOptions(fs)
+			if name == "disk" {
+				o.Dir = t.TempDir()
+			}
+			l := mustOpen(t, o)
+			if _, err := Open(o); !errors.Is(err, ErrLocked) {
+				t.Fatalf("second open: %v", err)
+			}
+			mustClose(t, l)
+			mustClose(t, mustOpen(t, o))
+		})
+	}
+}
+
+func TestOptions(t *testing.T) {
+	o := Options{Cluster: 1, SegmentBytes: 100, MaxBatchBytes: 1, Recovery: 9}
+	err := o.Validate()
+	for _, field := range []string{"Dir", "Store", "SegmentBytes", "MaxBatchBytes", "Recovery"} {
+		if err == nil || !strings.Contains(err.Error(), field) {
+			t.Errorf("%s is not in %v", field, err)
+		}
+	}
+	if _, openErr := Open(o); !errors.As(openErr, new(*OptionError)) {
+		t.Errorf("open: %v", openErr)
+	}
+}
+
+// TestNoBatchIsMissing: the identity says that there was a log.
+func TestNoBatchIsMissing(t *testing.T) {
+	fs := vfs.New(vfs.Options{})
+	o := testOptions(fs)
+	mustClose(t, mustOpen(t, o))
+	for _, name := range files(t, fs, "segment-") {
+		if err := fs.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := Open(o); !errors.Is(err, ErrMissing) {
+		t.Fatalf("open: %v", err)
+	}
+}
+
+var _ io.Closer = (*Log)(nil)
