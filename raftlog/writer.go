@@ -151,6 +151,7 @@ func (l *Log) write(h *header) bool {
 	}
 	if !l.o.NoSync {
 		if err := w.active.file.Sync(); err != nil {
+			w.disown()
 			l.fail("sync", w.active.number, w.offset, err)
 			return false
 		}
@@ -169,6 +170,17 @@ func (l *Log) write(h *header) bool {
 	l.counts.bytes.Add(uint64(h.length))
 	l.counts.records.Add(uint64(h.records))
 	return true
+}
+
+// disown makes the batch whose sync failed unreadable. Its bytes may be in the
+// system's cache only, and be taken for clean there: the next start would find
+// the batch, sync it in vain, promise what is in it, and lose it with the next
+// power cut. Nothing waits for this write: it is dirty, so the sync of the next
+// start brings it to the disk, or fails. If it fails itself there is no more to
+// be done, and the log has failed anyway.
+func (w *writer) disown() {
+	var zeros [batchAlign]byte
+	_, _ = w.active.file.WriteAt(zeros[:], w.offset)
 }
 
 // oldestLive returns the first segment with live data, which the header says
