@@ -102,8 +102,8 @@ func newSchedule(t *testing.T, seed uint64) *schedule {
 		MaxUncommittedBytes: pick(100, 1<<20),
 		MaxCommittedBytes:   pick(1, 200, 4<<20),
 		MaxTailBytes:        pick(1, 200, 256<<10),
-		DisablePreVote:      s.rand.IntN(4) == 0,
-		DisableCheckQuorum:  s.rand.IntN(4) == 0,
+		DisablePreVote:      s.rand.IntN(2) == 0,
+		DisableCheckQuorum:  s.rand.IntN(2) == 0,
 	})
 	s.checker = newChecker(s.c, &s.counts, s.fail)
 	s.c.observe = s.checker
@@ -227,14 +227,18 @@ func (s *schedule) act(n *node, lossy int) {
 		n.sync(s.rand.IntN(len(n.writes) + 1))
 	case roll < 850:
 		n.acknowledge(s.rand.IntN(len(n.acks) + 1))
-	case roll < 890:
+	case roll < 895:
 		s.tick(n)
 	case roll < 940:
-		// Half of them to a leader, so that there is something to lose.
-		if leader := s.c.leader(); leader != nil && s.rand.IntN(2) == 0 {
-			n = leader
+		// Most of them to leaders, old ones too, so that there is something to lose.
+		for range 3 {
+			if n.g == nil || n.g.Role() != Leader {
+				n = s.c.nodes[s.rand.IntN(len(s.c.nodes))]
+			}
 		}
-		s.propose(n)
+		if n.g != nil {
+			s.propose(n)
+		}
 	case roll < 955:
 		s.read(n)
 	case roll < 975:
@@ -243,7 +247,7 @@ func (s *schedule) act(n *node, lossy int) {
 		n.g.Unreachable(s.c.nodes[s.rand.IntN(len(s.c.nodes))].id)
 	case roll < 985:
 		s.compact(n)
-	case roll < 990:
+	case roll < 987:
 		if lossy > 0 {
 			s.crash(n)
 		}
