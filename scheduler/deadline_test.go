@@ -137,6 +137,37 @@ func TestDeadlinesSetDuringTick(t *testing.T) {
 	}
 }
 
+// One deadline at a time, set twice while Tick runs without a pause: nothing
+// else lowers the bound of the page, so one that is lost is lost for good.
+func TestNoDeadlineIsLost(t *testing.T) {
+	sets := 4_000
+	if testing.Short() {
+		sets = 1_000
+	}
+	var now, ran atomic.Uint64
+	s := newScheduler(t, 1, 1, pageSlots, func(int, []Work) { ran.Store(now.Load()) })
+	var stop atomic.Bool
+	var clock sync.WaitGroup
+	defer func() {
+		stop.Store(true)
+		clock.Wait()
+	}()
+	clock.Go(func() {
+		for !stop.Load() {
+			s.Tick(now.Add(1), 1)
+			s.Step(0)
+		}
+	})
+	for i := range sets {
+		slot := Slot(i * 61 % pageSlots)
+		s.SetDeadline(slot, now.Load())
+		spin(i % 8)
+		last := now.Load() + 2
+		s.SetDeadline(slot, last)
+		eventually(t, "the deadline is answered", func() bool { return ran.Load() >= last })
+	}
+}
+
 // A page where nothing is due is not read: its low bound stays as it is.
 func TestQuietPagesAreSkipped(t *testing.T) {
 	var r recorder

@@ -360,23 +360,37 @@ func TestStress(t *testing.T) {
 	t.Logf("%+v", s.Stats())
 }
 
+// spin passes a little time that differs from call to call, so that what
+// follows falls into every gap of another goroutine.
+func spin(i int) {
+	for n := i * 7919 % 1500; n > 0; n-- {
+		spinSink.Add(1)
+	}
+}
+
+var spinSink atomic.Uint64
+
 // A wake-up lost anywhere hangs this: each Set waits for its run, so workers
 // park all the time. The plain variable checks that Set publishes (S2).
 func TestNoWakeupIsLost(t *testing.T) {
-	letter, answers := 0, make(chan int)
-	s := newScheduler(t, 2, 4, 2, func(int, []Work) { answers <- letter })
-	s.Start()
-	for i := range 20_000 {
-		letter = i
-		s.Set(Slot(i%2), 1)
-		if got := <-answers; got != i {
-			t.Fatalf("run %d read %d", i, got)
+	for _, workers := range []int{1, 2} {
+		letter, answers := 0, make(chan int, 1)
+		s := newScheduler(t, workers, 4, 2, func(int, []Work) { answers <- letter })
+		s.Start()
+		for i := range 30_000 {
+			letter = i
+			s.Set(Slot(i%2), 1)
+			if got := <-answers; got != i {
+				t.Fatalf("run %d read %d", i, got)
+			}
+			spin(i)
 		}
 	}
 }
 
 // A worker that is busy and has a crowd behind it gets help; the crowd is run
-// though its own worker never comes back to it.
+// though its own worker does not come back to it. Again and again: a recruit
+// makes room for the next.
 func TestCrowdRecruits(t *testing.T) {
 	const slots = 64
 	var left atomic.Int64
@@ -384,27 +398,76 @@ func TestCrowdRecruits(t *testing.T) {
 	s := newScheduler(t, 4, 16, 4*slots, func(_ int, round []Work) {
 		for _, w := range round {
 			if w.Flags == 2 {
-				close(entered)
+				entered <- struct{}{}
 				<-leave
 			}
 		}
 		left.Add(-int64(len(round)))
 	})
-	left.Store(slots)
 	s.Start()
-	// All parked, so that it is worker 0 that gets stuck. Then its queue is run
-	// by recruits to the end: a thief that has begun goes on while it finds some.
-	eventually(t, "all are parked", func() bool { return s.parked.Load() == 4 })
-	s.Set(0, 2)
-	<-entered
-	for slot := Slot(4); slot < 4*slots; slot += 4 {
-		s.Set(slot, 1)
+	for range 5 {
+		// All parked, so that it is worker 0 that gets stuck. Then its queue is
+		// run by recruits to the end: a thief goes on while it finds some.
+		eventually(t, "all are parked", func() bool { return s.parked.Load() == 4 })
+		before := s.Stats()
+		left.Store(slots)
+		s.Set(0, 2)
+		<-entered
+		for slot := Slot(4); slot < 4*slots; slot += 4 {
+			s.Set(slot, 1)
+		}
+		eventually(t, "the crowd is gone", func() bool { return left.Load() == 1 })
+		leave <- struct{}{}
+		eventually(t, "the stuck round is over", func() bool { return left.Load() == 0 })
+		if st := s.Stats(); st.Recruits == before.Recruits || st.Stolen == before.Stolen {
+			t.Fatalf("nobody was recruited: %+v", st)
+		}
 	}
-	eventually(t, "the crowd is gone", func() bool { return left.Load() == 1 })
+}
+
+// A worker that starts a round and leaves a crowd behind calls for help, as no
+// push will: all slots were there before it woke up.
+func TestLeftBehindRecruits(t *testing.T) {
+	const slots = 60
+	var others atomic.Int64
+	leave := make(chan struct{})
+	s := newScheduler(t, 2, 16, 2*slots, func(_ int, round []Work) {
+		if round[0].Slot == 0 {
+			<-leave
+			return
+		}
+		others.Add(int64(len(round)))
+	})
+	s.Start()
+	eventually(t, "all are parked", func() bool { return s.parked.Load() == 2 })
+	var batch []Slot
+	for slot := Slot(0); slot < 2*slots; slot += 2 { // one push, as it is less than lockHold
+		batch = append(batch, slot)
+	}
+	s.SetBatch(batch, 1)
+	eventually(t, "what worker 0 left is run", func() bool { return others.Load() == slots-16 })
 	close(leave)
-	eventually(t, "the stuck round is over", func() bool { return left.Load() == 0 })
-	if st := s.Stats(); st.Recruits == 0 || st.Stolen == 0 {
-		t.Fatalf("nobody was recruited: %+v", st)
+}
+
+// What came while a worker was on its way to park keeps it from parking: a slot
+// of its own (S3), a crowd elsewhere, or the end.
+func TestParkLooksFirst(t *testing.T) {
+	for name, come := range map[string]func(s *Scheduler){
+		"a slot of its own":  func(s *Scheduler) { s.Set(1, 1) },
+		"a crowd elsewhere":  func(s *Scheduler) { s.SetBatch([]Slot{0, 2}, 1) }, // for rounds of 8
+		"the scheduler ends": func(s *Scheduler) { s.closing.Store(true) },
+	} {
+		s := newScheduler(t, 2, 8, 16, func(int, []Work) {})
+		come(s)
+		var returned atomic.Bool
+		go func() {
+			s.park(1)
+			returned.Store(true)
+		}()
+		eventually(t, name+" keeps from parking", returned.Load)
+		if s.parked.Load() != 0 || s.Stats().Parks != 0 {
+			t.Errorf("%s: parked all the same", name)
+		}
 	}
 }
 
@@ -422,9 +485,9 @@ func TestTickRescuesStuckQueue(t *testing.T) {
 		ran.Add(int64(len(round)))
 	})
 	s.Start()
+	eventually(t, "all are parked", func() bool { return s.parked.Load() == 2 })
 	s.Set(0, 2)
 	<-entered
-	eventually(t, "the other worker is parked", func() bool { return s.parked.Load() == 1 })
 	s.SetBatch([]Slot{2, 4}, 1)
 	s.Tick(1, 1)
 	if st := s.Stats(); st.Recruits != 0 || st.Queued != 2 {
@@ -481,6 +544,19 @@ func TestCloseWaitsForRound(t *testing.T) {
 	s.Start()
 	if st := s.Stats(); st.Rounds != 1 {
 		t.Fatalf("a round after Close: %+v", st)
+	}
+}
+
+// Close while workers take, run and park.
+func TestCloseAtAnyTime(t *testing.T) {
+	for i := range 1000 {
+		s := newScheduler(t, 2, 4, 8, func(int, []Work) {})
+		s.Start()
+		s.Set(Slot(i%8), 1)
+		spin(i)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -251,6 +251,27 @@ func TestCrashLeavesVersionInBetween(t *testing.T) {
 	}
 }
 
+// A truncation happens or does not: what it cut off is there in full, or not at
+// all.
+func TestCrashKeepsOrLosesTruncation(t *testing.T) {
+	for _, size := range []int{0, SectorBytes, SectorBytes + 100, 3 * SectorBytes} {
+		m := New(Options{})
+		f := mustCreate(t, m, "a")
+		must(t, m.SyncDir("."))
+		old := strings.Repeat("o", 4*SectorBytes)
+		mustWrite(t, f, 0, old)
+		must(t, f.Sync())
+		must(t, f.Truncate(int64(size)))
+		seen := make(map[string]bool)
+		for seed := range uint64(100) {
+			seen[mustContent(t, m.CrashClone(newRand(seed), CrashOptions{Lost: 50}), "a")] = true
+		}
+		if len(seen) != 2 || !seen[old] || !seen[old[:size]] {
+			t.Errorf("truncated to %d: %d outcomes, kept %v, lost %v", size, len(seen), seen[old[:size]], seen[old])
+		}
+	}
+}
+
 // Names: every outcome that may be, and none else, over many seeds. Files hold
 // their own first name and are synced.
 func TestCrashNames(t *testing.T) {
