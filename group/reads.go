@@ -147,7 +147,7 @@ func (g *Group) mayBeginReads() bool {
 
 //mr:hotpath
 func (g *Group) readsReady() bool {
-	return g.reads != nil && (len(g.reads.done) > 0 || g.mayBeginReads())
+	return len(g.reads.done) > 0 || g.mayBeginReads()
 }
 
 // takeReads sends reads on their way and hands out answers.

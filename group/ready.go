@@ -89,11 +89,23 @@ func (rd *Ready) empty() bool {
 //
 //mr:hotpath
 func (g *Group) HasReady() bool {
-	return g.fault == nil &&
-		(g.hardChanged || g.log.handed < g.log.last() ||
-			len(g.out) > 0 || g.mayAnswer() || g.mayAskVotes() ||
-			g.toHandOut() || g.readsReady() ||
-			g.leading != nil && g.hasAppends())
+	if g.fault != nil {
+		return false
+	}
+	// Cheap tests of notes first: most groups have none.
+	switch {
+	case g.hardChanged, g.log.handed < g.log.last(), len(g.out) > 0:
+		return true
+	case (g.owesVote || g.owesAck || g.owesReject || g.owesBeat) && g.mayAnswer():
+		return true
+	case g.asksVotes && g.mayAskVotes():
+		return true
+	case g.handed.last < g.commit && g.toHandOut():
+		return true
+	case g.reads != nil && g.readsReady():
+		return true
+	}
+	return g.leading != nil && g.hasAppends()
 }
 
 // Ready takes everything that is pending into rd and says whether that is
@@ -149,8 +161,8 @@ func (g *Group) takeUnstable(rd *Ready) {
 }
 
 // Persisted takes the acknowledgement that a Ready is durable. Acknowledgements
-// come in the order of Seq; leaving some out is allowed, since each stands for
-// all before it.
+// come in the order of Seq. Several may be merged into one, with the newest Seq
+// and with Term and Index of the newest that had blocks.
 //
 //mr:hotpath
 func (g *Group) Persisted(a Ack) {

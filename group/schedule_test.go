@@ -12,7 +12,7 @@ import (
 
 var (
 	scheduleSeed  = flag.Uint64("schedule.seed", 0, "run this seed only, and print the schedule")
-	scheduleSeeds = flag.Int("schedule.seeds", 400, "how many seeds to run")
+	scheduleSeeds = flag.Int("schedule.seeds", 200, "how many seeds to run")
 )
 
 // TestSchedules runs clusters through random schedules: messages are delivered
