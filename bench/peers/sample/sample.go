@@ -20,7 +20,6 @@ import (
 	"runtime/pprof"
 	"slices"
 	"strings"
-	"testing"
 	"time"
 )
 
@@ -65,7 +64,18 @@ const (
 	Joint = "joint"
 )
 
+// Names returns all operations.
+func Names() []string {
+	return []string{
+		Replicate, ProposeCalls, ProposeBatch, FollowerAppend,
+		LeaderAcks + "3", LeaderAcks + "5", LeaderAcks + "7", Heartbeat,
+		CommitIndex + "3", CommitIndex + "5", CommitIndex + "7", CommitIndex + Joint,
+		Encode, Decode, IdleFollower,
+	}
+}
+
 const (
+	// PayloadBytes is the size of an entry's payload.
 	PayloadBytes = 16
 	// Batch is how many entries make a batch.
 	Batch = 64
@@ -78,8 +88,11 @@ const (
 	AppendChunk = 64
 	// AckChunk is how many entries are made durable in front of a measured
 	// stretch.
-	AckChunk   = 1024
+	AckChunk = 1024
+	// IdleGroups is how many idle followers there are.
 	IdleGroups = 10_000
+	// IdleEntries is how many entries a follower applied before it was idle.
+	IdleEntries = 4
 	// IdleHeartbeats is how many heartbeats a follower hears before it counts as
 	// idle.
 	IdleHeartbeats = 20
@@ -88,9 +101,9 @@ const (
 // Row is one operation as one library does it. Exactly one of Time and Heap is
 // set.
 type Row struct {
-	// Time measures; its iterations are operations of PerOp entries each (zero
-	// means one), and the result is per entry.
-	Time  func(b *testing.B) error
+	// Time measures; each turn of its loop is PerOp entries (zero means one), and
+	// the result is per entry.
+	Time  func(t *Timer) error
 	PerOp int
 	// Heap returns the bytes of one of the things counted.
 	Heap func() (float64, error)
@@ -137,45 +150,34 @@ func run(args []string, rows map[string]Row, out io.Writer) (err error) {
 		}
 		defer pprof.StopCPUProfile()
 	}
-	result, err := measure(row, *duration)
+	result, err := row.Measure(*duration)
 	if err != nil {
 		return err
 	}
 	return json.NewEncoder(out).Encode(result)
 }
 
-func measure(row Row, duration time.Duration) (Result, error) {
+// Measure takes one sample of about the given time.
+func (row Row) Measure(duration time.Duration) (Result, error) {
 	if row.Heap != nil {
 		bytes, err := row.Heap()
 		return Result{Value: bytes}, err
 	}
-	testing.Init()
-	if err := flag.Set("test.benchtime", duration.String()); err != nil {
+	t := newTimer(duration)
+	defer t.unlock()
+	if err := row.Time(t); err != nil {
 		return Result{}, err
 	}
-	err := errors.New("the benchmark did not run")
-	r := testing.Benchmark(func(b *testing.B) {
-		b.ReportAllocs()
-		err = row.Time(b)
-	})
-	if err != nil {
-		return Result{}, err
-	}
-	per := float64(r.N) * float64(max(1, row.PerOp))
-	return Result{
-		Value:  float64(r.T.Nanoseconds()) / per,
-		Allocs: float64(r.MemAllocs) / per,
-		Bytes:  float64(r.MemBytes) / per,
-	}, nil
+	return t.result(max(1, row.PerOp))
 }
 
-// Live returns the bytes of heap that one of n things takes, as make makes them.
-func Live[T any](n int, make1 func(i int) (T, error)) (float64, error) {
+// Live returns the bytes of heap that one of n things takes, as build makes them.
+func Live[T any](n int, build func(i int) (T, error)) (float64, error) {
 	things := make([]T, n)
 	before := liveHeap()
 	for i := range things {
 		var err error
-		if things[i], err = make1(i); err != nil {
+		if things[i], err = build(i); err != nil {
 			return 0, err
 		}
 	}
