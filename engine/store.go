@@ -137,6 +137,9 @@ func open(cfg Config, serial bool) (*Store, error) {
 		return nil, fmt.Errorf("store %d: open log: %w", cfg.ID, err)
 	}
 	s.log.SetSink(s)
+	// Contexts of reads never repeat, not even over restarts: the answer to one
+	// of an earlier life would otherwise pass for that of a new one.
+	s.readContext.Store(s.log.Identity().Incarnation << contextBits)
 	for at := range cfg.Appliers {
 		s.appliers = append(s.appliers, newApplier(s, at))
 	}
@@ -178,6 +181,8 @@ const (
 	// maxBlockBytes cuts the proposals of one group into blocks, so that no
 	// single one holds up a batch or a frame.
 	maxBlockBytes = 256 << 10
+	// contextBits leaves room for a trillion reads in each life of a store.
+	contextBits = 40
 	// maxFrameBytes cuts frames to peers.
 	maxFrameBytes = 512 << 10
 )
