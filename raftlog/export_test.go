@@ -20,27 +20,20 @@ func (g *Group) IndexBytes() int {
 	return cap(g.blocks)*24 + cap(g.runs)*16
 }
 
-// DecodeBatch is what recovery does with the bytes of a segment.
-func DecodeBatch(uuid [16]byte, segment uint64, offset uint32, b []byte) error {
-	var h header
-	hash := newHasher(uuid)
-	if err := h.decode(b, segment, offset, hash); err != nil {
-		return err
+// SealBatch makes a batch for a place out of anything: it puts right magic,
+// place, length and checksums on b and leaves the rest of the header as it is.
+func SealBatch(uuid [16]byte, segment uint64, offset uint32, b []byte) []byte {
+	b = append(b, make([]byte, max(batchHeaderBytes-len(b), 0))...)
+	b = append(b, make([]byte, padding(len(b)))...)
+	h := header{
+		flags: le.Uint16(b[14:]), segment: segment, offset: offset,
+		sequence: le.Uint64(b[24:]), durable: le.Uint64(b[32:]), oldest: le.Uint64(b[40:]),
+		prevSum: le.Uint64(b[56:]), groups: le.Uint64(b[64:]),
+		prevLen: le.Uint32(b[80:]), records: le.Uint32(b[84:]),
 	}
-	end := min(int(h.length), len(b))
-	body := b[min(batchHeaderBytes, end):end]
-	var rec record
-	for range h.records {
-		if err := rec.decode(body); err != nil {
-			return err
-		}
-		body = body[rec.size:]
-	}
-	return nil
+	h.finish(b, newHasher(uuid))
+	return b
 }
 
-// SealHeader puts the right checksum on a header, whatever it says.
-func SealHeader(uuid [16]byte, segment uint64, offset uint32, b []byte) {
-	hash := newHasher(uuid)
-	le.PutUint64(b, hash.sum(segment, offset, b[8:batchHeaderBytes]))
-}
+// DataSync is what a file of OSFS does to sync.
+var DataSync = dataSync

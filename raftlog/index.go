@@ -217,13 +217,13 @@ func (x *index) complete() (missing wire.Index, ok bool) {
 	return 0, true
 }
 
-// shrink gives back memory when a slice has become much smaller than what it
-// once held. The slack keeps a log that is compacted at a steady pace from
+// shrink gives back memory when a slice has become much smaller than it once
+// was. The slack keeps a log that is compacted at a steady pace from
 // allocating.
 func shrink[T any](s []T) []T {
-	const slack = 8
-	if cap(s) > 64 && len(s) < cap(s)/slack {
-		return append(make([]T, 0, 2*len(s)), s...)
+	const slack, least = 8, 64
+	if cap(s) > least && len(s) < cap(s)/slack {
+		return append(make([]T, 0, max(2*len(s), least/2)), s...)
 	}
 	return s
 }

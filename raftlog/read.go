@@ -38,7 +38,7 @@ func (g *Group) Blocks(lo, hi wire.Index, maxBytes int, dst []byte) ([]byte, err
 		if err := g.plan(&plan, lo, hi, maxBytes-(len(dst)-start), len(dst) > start); err != nil {
 			return dst[:start], err
 		}
-		if len(plan.refs) == 0 {
+		if plan.n == 0 {
 			break
 		}
 		var err error
@@ -55,9 +55,9 @@ func (g *Group) Blocks(lo, hi wire.Index, maxBytes int, dst []byte) ([]byte, err
 
 // readPlan is what to read next.
 type readPlan struct {
-	space [readRefs]blockRef
+	refs  [readRefs]blockRef
 	terms [readRefs]wire.Term
-	refs  []blockRef // in space
+	n     int // how many there are
 }
 
 // plan looks up blocks from lo on, up to maxBytes of them, one at least unless
@@ -73,15 +73,14 @@ func (g *Group) plan(p *readPlan, lo, hi wire.Index, maxBytes int, more bool) er
 	case hi > g.last()+1:
 		return fmt.Errorf("group %d: entry %d: %w", g.id, hi-1, wire.ErrUnavailable)
 	}
-	p.refs = p.space[:0]
+	p.n = 0
 	for _, ref := range g.blocks[g.find(lo):] {
-		n := len(p.refs)
-		if ref.first >= hi || n == readRefs || (more || n > 0) && int(ref.size) > maxBytes {
+		if ref.first >= hi || p.n == readRefs || (more || p.n > 0) && int(ref.size) > maxBytes {
 			break
 		}
 		maxBytes -= int(ref.size)
-		p.terms[n] = g.term(max(ref.first, g.compacted+1))
-		p.refs = append(p.refs, ref)
+		p.refs[p.n], p.terms[p.n] = ref, g.term(max(ref.first, g.compacted+1))
+		p.n++
 	}
 	return nil
 }
@@ -89,10 +88,10 @@ func (g *Group) plan(p *readPlan, lo, hi wire.Index, maxBytes int, more bool) er
 // read reads the blocks of the plan and appends what is wanted of them. It
 // returns the entry to go on with.
 func (g *Group) read(p *readPlan, lo, hi wire.Index, dst []byte) ([]byte, wire.Index, error) {
-	for n := 0; n < len(p.refs); {
+	for n := 0; n < p.n; {
 		first := p.refs[n]
 		end, k, dense := int64(first.offset)+int64(first.size), n+1, true
-		for ; k < len(p.refs); k++ {
+		for ; k < p.n; k++ {
 			ref := p.refs[k]
 			gap := int64(ref.offset) - end
 			if ref.segment != first.segment || gap < 0 || gap > readGapBytes ||

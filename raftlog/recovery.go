@@ -315,11 +315,16 @@ func (r *recovery) apply(s *scan) error {
 		if b.intact {
 			r.applyIntact(s, b)
 		}
-		r.position = position{b.sequence, b.bodySum, b.length, s.seg.number, int64(b.offset) + int64(b.length)}
-		s.seg.used.Store(r.offset)
-		r.l.upkeep.uncovered.Add(int64(b.length))
+		r.advance(s.seg, b)
 	}
 	return nil
+}
+
+// advance makes b the last batch that was reached.
+func (r *recovery) advance(seg *segment, b *scannedBatch) {
+	r.position = position{b.sequence, b.bodySum, b.length, seg.number, int64(b.offset) + int64(b.length)}
+	seg.used.Store(r.offset)
+	r.l.upkeep.uncovered.Add(int64(b.length))
 }
 
 // applyIntact applies the records of a batch whose checksum is right. Records
@@ -459,6 +464,7 @@ func (r *recovery) rebuild(s *scan, b *scannedBatch) (bool, error) {
 	}
 	lost.records = countRecords(in.records(&lost))
 	r.applyIntact(in, &lost)
+	r.advance(in.seg, &lost)
 	return true, nil
 }
 
