@@ -65,6 +65,10 @@ type model struct {
 	promised []wire.Term
 	maxTerm  wire.Term
 
+	// asked holds in which life of its store a replica asked for a read index
+	// under a context.
+	asked map[question]uint32
+
 	// entries holds, by index, every entry that was ever sent.
 	entries [][]version
 	// applied is the history: every command in the order in which the state
@@ -79,6 +83,11 @@ type model struct {
 type ballot struct {
 	voter wire.ReplicaID
 	term  wire.Term
+}
+
+type question struct {
+	replica wire.ReplicaID
+	context uint64
 }
 
 // version is an entry as some leader had it.
@@ -102,7 +111,7 @@ func newChecker(c *cluster) *checker {
 	for g := range k.groups {
 		k.groups[g] = model{
 			leaders: make(map[wire.Term]wire.ReplicaID), votes: make(map[ballot]wire.ReplicaID),
-			promised: make([]wire.Term, c.shape.stores), at: make(map[wire.Index]int),
+			promised: make([]wire.Term, c.shape.stores), asked: make(map[question]uint32), at: make(map[wire.Index]int),
 		}
 	}
 	return k
@@ -150,7 +159,7 @@ func (k *checker) look(f *frame, m *wire.Message) {
 		k.fail(ruleFrames, "store %d sends store %d a message that is not from and to replicas there: %s", f.from+1, f.to+1, describe(m))
 		return
 	}
-	model := &k.groups[g]
+	model, s := &k.groups[g], k.c.sites[f.from]
 	switch m.Kind {
 	case wire.Append, wire.Heartbeat, wire.Snapshot, wire.Quiesce:
 		k.leads(g, m.From, m.Term)
@@ -161,8 +170,11 @@ func (k *checker) look(f *frame, m *wire.Message) {
 			k.votes(g, m.From, m.Term, m.To)
 		}
 	}
-	if m.Kind == wire.Append {
+	switch m.Kind {
+	case wire.Append:
 		k.appends(g, m)
+	case wire.ReadIndex:
+		k.asks(g, m, s.life)
 	}
 	switch m.Kind {
 	case wire.PreVote, wire.PreVoteResponse:
@@ -199,6 +211,16 @@ func (k *checker) votes(g int, voter wire.ReplicaID, term wire.Term, candidate w
 	default:
 		k.fail(ruleVote, "group %d: replica %d voted for %d and for %d in term %d", groupID(g), voter, other, candidate, term)
 	}
+}
+
+// asks notes a request for a read index. An answer that was delayed must not be
+// taken for that to a later request.
+func (k *checker) asks(g int, m *wire.Message, life uint32) {
+	asked, q := k.groups[g].asked, question{m.From, m.Context}
+	if other, ok := asked[q]; ok && other != life {
+		k.fail(ruleReads, "group %d: replica %d asks for a read index as %d in lives %d and %d of its store", groupID(g), m.From, m.Context, other, life)
+	}
+	asked[q] = life
 }
 
 // appends looks at the entries of an append: equal index and term mean equal

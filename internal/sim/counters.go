@@ -16,6 +16,7 @@ const (
 	framesDuplicated
 	framesReordered
 	framesDelayed
+	framesLate
 	framesCut
 	framesRefused
 	framesUnreceived
@@ -47,7 +48,7 @@ const (
 )
 
 var counterNames = [counters]string{
-	"frames sent", "messages sent", "frames lost", "frames duplicated", "frames reordered", "frames delayed", "frames cut",
+	"frames sent", "messages sent", "frames lost", "frames duplicated", "frames reordered", "frames delayed", "frames late", "frames cut",
 	"frames refused", "frames unreceived", "links down", "syncs", "disk errors", "crashes", "crashes in a step",
 	"crashes in recovery", "process kills", "power cuts", "restarts", "clean stops", "pauses", "isolations", "splits",
 	"one-way cuts", "storms", "slow disks", "leaders elected", "writes acknowledged", "writes refused", "writes unknown",

@@ -25,8 +25,8 @@ type network struct {
 
 // link is the way from one site to another.
 type link struct {
-	cut    int // cuts in force; nothing gets through while there are any
-	queued int // bytes on their way
+	cut    int                 // cuts in force; nothing gets through while there are any
+	queued [wire.LaneCount]int // bytes on their way
 	last   [wire.LaneCount]time.Duration
 }
 
@@ -43,6 +43,7 @@ type frame struct {
 	payload  []byte
 	sum      uint64 // of the payload when it was sent
 	link     *link
+	late     bool
 }
 
 func newNetwork(c *cluster) *network {
@@ -66,7 +67,7 @@ func (n *network) send(from, to int, lane wire.Lane, payload []byte) error {
 	c.trace.mix(f.sum)
 	c.check.sent(f)
 	c.count(framesSent)
-	if l.queued > 0 && l.queued+len(payload) > c.shape.linkBytes {
+	if l.queued[lane] > 0 && l.queued[lane]+len(payload) > c.shape.linkBytes {
 		c.count(framesRefused)
 		return transport.ErrBusy
 	}
@@ -97,22 +98,31 @@ func (n *network) schedule(f *frame) {
 		at += n.random.between(0, n.storm.delay)
 		c.count(framesDelayed)
 	}
-	if at < l.last[f.lane] {
-		if c.shape.ordered {
-			at = l.last[f.lane]
-		} else {
-			c.count(framesReordered)
-		}
+	switch {
+	case !c.shape.ordered && n.random.chance(c.background(c.shape.late)):
+		// Long enough to meet other terms and other lives. It is in nobody's way.
+		f.late = true
+		at += n.random.between(0, 5*time.Second)
+		c.count(framesLate)
+	case at >= l.last[f.lane]:
+		l.last[f.lane] = at
+	case c.shape.ordered:
+		at = l.last[f.lane]
+	default:
+		c.count(framesReordered)
 	}
-	l.last[f.lane] = max(l.last[f.lane], at)
-	l.queued += len(f.payload)
+	if !f.late {
+		l.queued[f.lane] += len(f.payload)
+	}
 	c.agenda.add(event{at: at, kind: eventDeliver, site: f.to, frame: f})
 }
 
 // arrive hands a frame to the store it is for, if there is one.
 func (n *network) arrive(f *frame) {
 	c, s := n.c, n.c.sites[f.to]
-	f.link.queued -= len(f.payload)
+	if !f.late {
+		f.link.queued[f.lane] -= len(f.payload)
+	}
 	switch {
 	case s.store == nil:
 		c.count(framesUnreceived)

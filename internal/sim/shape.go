@@ -31,7 +31,8 @@ type shape struct {
 	delayMin, delayMax time.Duration // of frames
 	ordered            bool          // links keep order, as TCP does
 	loss, duplicates   float64       // of frames, all the time
-	linkBytes          int           // queued per link before Send refuses
+	late               float64       // of frames that are not ordered, by seconds
+	linkBytes          int           // queued per link and lane before Send refuses
 	syncMin, syncMax   time.Duration
 	stepMax            time.Duration // until a worker or applier that has work steps
 
@@ -76,6 +77,7 @@ func drawShape(seed uint64, faultTime time.Duration) shape {
 		ordered:      r.chance(0.5),
 		loss:         pick(r, 0, 0, 0.001, 0.02),
 		duplicates:   pick(r, 0, 0, 0.001, 0.02),
+		late:         pick(r, 0, 0.001, 0.01),
 		linkBytes:    pick(r, 16<<10, 256<<10, 1<<20),
 		syncMin:      pick(r, time.Duration(10), 100, 500) * time.Microsecond,
 		stepMax:      pick(r, time.Duration(20), 200, 3000) * time.Microsecond,
@@ -128,8 +130,8 @@ func (s *shape) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d stores, %d groups, %d clients, %d workers, %d appliers, tick %v, election %d, heartbeat %d",
 		s.stores, len(s.members), s.clients, s.workers, s.appliers, s.tick, s.tuning.ElectionTicks, s.tuning.HeartbeatTicks)
-	fmt.Fprintf(&b, ", delay %v to %v, ordered %v, loss %g, duplicates %g, sync %v to %v, strike every %v, faults",
-		s.delayMin, s.delayMax, s.ordered, s.loss, s.duplicates, s.syncMin, s.syncMax, s.strike)
+	fmt.Fprintf(&b, ", delay %v to %v, ordered %v, loss %g, duplicates %g, late %g, sync %v to %v, strike every %v, faults",
+		s.delayMin, s.delayMax, s.ordered, s.loss, s.duplicates, s.late, s.syncMin, s.syncMax, s.strike)
 	for k, weight := range s.weights {
 		if weight > 0 {
 			fmt.Fprintf(&b, " %v", faultKind(k))

@@ -21,7 +21,7 @@ var (
 )
 
 const (
-	normalSeeds = 60
+	normalSeeds = 200
 	shortSeeds  = 3
 )
 
@@ -133,7 +133,8 @@ func TestPlantedBugs(t *testing.T) {
 		// Stores notice themselves that a disk has lost what it promised to keep,
 		// where that leaves marks; where it does not, the checker has to.
 		{"lying-sync", PlantLyingSync, []rule{ruleVote, ruleLog, ruleMachine, ruleComplete, ruleForward, ruleWrites}, []rule{ruleErrors, ruleRecovery}},
-		{"forged-votes", PlantForgedVotes, []rule{ruleLeader}, nil},
+		// Two leaders, or one that lacks what was applied, and all that follows.
+		{"forged-votes", PlantForgedVotes, []rule{ruleLeader}, []rule{ruleLog, ruleMachine, ruleComplete, ruleErrors}},
 		{"local-reads", PlantLocalReads, []rule{ruleReads}, nil},
 		{"twisted-command", PlantTwistedCommand, []rule{ruleMachine}, nil},
 	} {
