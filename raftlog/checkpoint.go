@@ -95,7 +95,7 @@ func writeCheckpoint(l *Log) (bool, error) {
 		_, _ = j.sum.digest.Write(j.buf) // has no error to give
 		j.buf = le.AppendUint64(j.buf, j.sum.digest.Sum64())
 	} else {
-		_, _ = j.sum.digest.Write(j.buf)
+		_, _ = j.sum.digest.Write(j.buf) // neither has this
 	}
 	_, err := j.file.WriteAt(j.buf, j.offset)
 	if err == nil && !l.o.NoSync {

@@ -60,7 +60,6 @@ type Log struct {
 	writer writer
 	upkeep upkeep
 
-	started   bool
 	stop      chan struct{}
 	running   sync.WaitGroup
 	closeOnce sync.Once
@@ -73,14 +72,14 @@ const storeGroup wire.GroupID = 0
 
 // Stats are counters since Open, and sizes of now.
 type Stats struct {
-	Syncs    uint64 // by the writer
-	Batches  uint64 // physical ones, each one write
-	Bytes    uint64 // in these
-	Records  uint64
-	Entries  uint64 // new ones, without what was moved
-	Moved    uint64 // bytes of records rewritten forward
-	Rotation uint64 // segments begun
-	Grown    uint64 // of these, without a spare at hand
+	Syncs     uint64 // by the writer
+	Batches   uint64 // physical ones, each one write
+	Bytes     uint64 // in these
+	Records   uint64
+	Entries   uint64 // new ones, without what was moved
+	Moved     uint64 // bytes of records rewritten forward
+	Rotations uint64 // segments begun
+	Grown     uint64 // of these, without a spare at hand
 
 	Segments  int // with batches in them
 	Spares    int
@@ -236,7 +235,7 @@ func (l *Log) Stats() Stats {
 	s := Stats{
 		Syncs: c.syncs.Load(), Batches: c.batches.Load(), Bytes: c.bytes.Load(),
 		Records: c.records.Load(), Entries: c.entries.Load(), Moved: c.moved.Load(),
-		Rotation: c.rotations.Load(), Grown: c.grown.Load(),
+		Rotations: c.rotations.Load(), Grown: c.grown.Load(),
 		Spares: l.spares.count(),
 	}
 	for _, seg := range l.table.Load().segments {
@@ -251,7 +250,6 @@ func (l *Log) Stats() Stats {
 
 // Start runs Step and Maintain in goroutines of their own, until Close.
 func (l *Log) Start() {
-	l.started = true
 	l.running.Add(2)
 	go l.runWriter()
 	go l.runMaintainer()

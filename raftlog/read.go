@@ -3,6 +3,7 @@ package raftlog
 import (
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 
 	"multiraft/wire"
@@ -125,24 +126,21 @@ func (g *Group) readWindow(p *readPlan, from, to int, end int64, dense bool, lo,
 		defer readBuffers.Put(buffer)
 		window = buffer[:size]
 	}
-	seg := g.log.table.Load().get(p.refs[from].segment)
-	if seg == nil {
-		return dst, lo, errMoved
-	}
-	_, readErr := seg.file.ReadAt(window, start)
+	readErr := g.log.readSegment(p.refs[from].segment, start, window)
 	for n := from; n < to; n++ {
 		ref := p.refs[n]
-		block, err := g.check(ref, p.terms[n], window[int64(ref.offset)-start:])
-		if readErr != nil {
-			err = fmt.Errorf("group %d: read %s: %w", g.id, seg.name, readErr)
+		var block wire.Block
+		err := readErr
+		if err == nil {
+			block, err = checkBlock(g.id, ref, p.terms[n], window[int64(ref.offset)-start:])
 		}
 		if err != nil {
 			// A segment that is recycled while it is read has other bytes or is
 			// closed. That is no damage: the index has changed then.
 			if g.moved(ref) {
-				err = errMoved
+				return dst, lo, errMoved
 			}
-			return dst, lo, err
+			return dst, lo, fmt.Errorf("group %d: entry %d: %w", g.id, ref.first, err)
 		}
 		cutLo, cutHi := max(lo, ref.first), min(hi, ref.last()+1)
 		dst = appendCut(dst, block, cutLo, cutHi)
@@ -151,19 +149,31 @@ func (g *Group) readWindow(p *readPlan, from, to int, end int64, dense bool, lo,
 	return dst, lo, nil
 }
 
-// check finds out whether b begins with the block that the index says.
-func (g *Group) check(ref blockRef, term wire.Term, b []byte) (wire.Block, error) {
+// readSegment fills b from an offset of a segment.
+func (l *Log) readSegment(number uint32, offset int64, b []byte) error {
+	seg := l.table.Load().get(number)
+	if seg == nil {
+		return &CorruptionError{uint64(number), offset, ErrMissing}
+	}
+	_, err := seg.file.ReadAt(b, offset)
+	if errors.Is(err, io.EOF) {
+		return &CorruptionError{uint64(number), offset, io.ErrUnexpectedEOF}
+	}
+	return err
+}
+
+// checkBlock finds out whether b begins with the block that the index says.
+func checkBlock(id wire.GroupID, ref blockRef, term wire.Term, b []byte) (wire.Block, error) {
 	block, _, err := wire.ParseBlock(b[:ref.size])
 	switch {
 	case err != nil:
 	case len(block) != int(ref.size):
 		err = fmt.Errorf("block has %d bytes, not %d", len(block), ref.size)
-	case block.Group() != g.id || block.First() != ref.first || block.Term() != term || block.Count() < int(ref.count):
+	case block.Group() != id || block.First() != ref.first || block.Term() != term || block.Count() < int(ref.count):
 		err = fmt.Errorf("block of group %d, first entry %d, term %d, %d entries", block.Group(), block.First(), block.Term(), block.Count())
 	}
 	if err != nil {
-		return nil, fmt.Errorf("group %d: entry %d: %w", g.id, ref.first,
-			&CorruptionError{uint64(ref.segment), int64(ref.offset), err})
+		return nil, &CorruptionError{uint64(ref.segment), int64(ref.offset), err}
 	}
 	return block, nil
 }

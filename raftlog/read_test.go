@@ -192,8 +192,8 @@ func TestConcurrentReads(t *testing.T) {
 	if !errors.Is(late.err, ErrClosed) {
 		t.Fatalf("after Close: %v", late.err)
 	}
-	if s := l.Stats(); s.Rotation < 50 || reads[0] == 0 {
-		t.Fatalf("%d segments begun, %d reads: the test does not test", s.Rotation, reads[0])
+	if s := l.Stats(); s.Rotations < 50 || reads[0] == 0 {
+		t.Fatalf("%d segments begun, %d reads: the test does not test", s.Rotations, reads[0])
 	}
 }
 

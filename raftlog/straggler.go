@@ -66,10 +66,17 @@ func (l *Log) findStraggler() (target uint32, ok bool) {
 		return 0, false
 	case first.live.Load() <= first.size/stragglerPart:
 		return first.number, true
-	case garbage >= live && !l.DiskFull():
+	case garbage >= live && (!l.DiskFull() || l.room() >= first.live.Load()+l.o.SegmentBytes/2):
 		return first.number, true
 	}
 	return 0, false
+}
+
+// room is what can be written without any new space on the disk.
+func (l *Log) room() int64 {
+	segments := l.table.Load().segments
+	active := segments[len(segments)-1]
+	return max(active.size-active.used.Load(), 0) + int64(l.spares.count())*l.o.SegmentBytes
 }
 
 func rewriteStraggler(l *Log) (bool, error) {
@@ -113,23 +120,19 @@ func (j *stragglerJob) collect(l *Log) error {
 	if j.buf = j.buf[:0]; cap(j.buf) > 4*rewriteBytes {
 		j.buf = nil // it held a large block
 	}
-	seg := l.table.Load().get(j.target)
-	if seg == nil {
-		return nil
-	}
 	for bytes := 0; j.next < len(j.groups); j.next++ {
 		g := j.groups[j.next]
 		refs, terms, size := g.liveIn(j.target, rewriteBytes-bytes, &j.batch)
 		bytes += size
 		for i, ref := range refs {
-			copied, err := j.copy(g, seg, ref, terms[i])
+			copied, err := j.copy(g, ref, terms[i])
 			var damage *CorruptionError
 			switch {
 			case errors.Is(err, errMoved):
 			case errors.As(err, &damage):
 				l.damagedAtRest(g, damage, &j.batch)
 			case err != nil:
-				return err
+				return fmt.Errorf("group %d: %w", g.id, err)
 			default:
 				j.batch.items = append(j.batch.items, movedItem(g, ref, copied))
 			}
@@ -181,21 +184,21 @@ func (g *Group) controlKind(k int) byte {
 }
 
 // copy reads a block and cuts off what was truncated.
-func (j *stragglerJob) copy(g *Group, seg *segment, ref blockRef, term wire.Term) (wire.Block, error) {
+func (j *stragglerJob) copy(g *Group, ref blockRef, term wire.Term) (wire.Block, error) {
 	start := len(j.buf)
-	j.buf = grow(j.buf, int(ref.size))
+	j.buf = grow(j.buf, int(ref.size)) // copies made before keep the old memory alive
 	b := j.buf[start : start+int(ref.size)]
-	if _, err := seg.file.ReadAt(b, int64(ref.offset)); err != nil {
-		return nil, fmt.Errorf("group %d: read %s: %w", g.id, seg.name, err)
+	err := g.log.readSegment(ref.segment, int64(ref.offset), b)
+	var block wire.Block
+	if err == nil {
+		block, err = checkBlock(g.id, ref, term, b)
 	}
-	block, err := g.check(ref, term, b)
 	if err != nil {
 		if g.moved(ref) {
 			err = errMoved
 		}
 		return nil, err
 	}
-	// The items before point into what grow may have left behind: that stays.
 	j.buf = appendCut(j.buf, block, ref.first, ref.last()+1)
 	return wire.Block(j.buf[start:len(j.buf):len(j.buf)]), nil
 }

@@ -180,7 +180,7 @@ func (l *Log) write(h *header) bool {
 // be done, and the log has failed anyway.
 func (w *writer) disown() {
 	var zeros [batchAlign]byte
-	_, _ = w.active.file.WriteAt(zeros[:], w.offset)
+	_, _ = w.active.file.WriteAt(zeros[:], w.offset) // see above
 }
 
 // oldestLive returns the first segment with live data, which the header says
