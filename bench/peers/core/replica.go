@@ -71,22 +71,21 @@ func (r *replica) ready() (bool, error) {
 }
 
 // apply is the state machine: it counts commands and adds up their beginnings.
+// The first and the last block may reach beyond what is committed.
 func (r *replica) apply(rd *group.Ready) {
 	for _, b := range rd.Committed {
 		if b.Kind() != wire.EntryCommand {
 			continue
 		}
 		i, payloads := b.First(), b.Payloads()
-		for {
-			command, rest, ok := wire.NextPayload(payloads)
-			if !ok {
-				break
-			}
-			if i >= rd.CommittedFirst && i <= rd.CommittedLast {
-				r.commits++
-				r.sum += binary.LittleEndian.Uint64(command)
-			}
-			i, payloads = i+1, rest
+		for ; i < rd.CommittedFirst; i++ {
+			_, payloads, _ = wire.NextPayload(payloads)
+		}
+		for last := min(b.Last(), rd.CommittedLast); i <= last; i++ {
+			var command []byte
+			command, payloads, _ = wire.NextPayload(payloads)
+			r.commits++
+			r.sum += binary.LittleEndian.Uint64(command)
 		}
 	}
 	r.applied = rd.CommittedLast

@@ -183,7 +183,7 @@ func Live[T any](n int, build func(i int) (T, error)) (float64, error) {
 	}
 	after := liveHeap()
 	runtime.KeepAlive(things)
-	return float64(after-before) / float64(n), nil
+	return (float64(after) - float64(before)) / float64(n), nil
 }
 
 // liveHeap collects twice, because what a finalizer or a pool held survives the
