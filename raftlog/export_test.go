@@ -14,7 +14,7 @@ func (l *Log) ActiveSegment() (name string, offset int64) {
 	return l.writer.active.name, l.writer.offset
 }
 
-// BlockBytes returns the memory that the index of the group holds beyond the
+// IndexBytes returns the memory that the index of the group holds beyond the
 // handle.
 func (g *Group) IndexBytes() int {
 	return cap(g.blocks)*24 + cap(g.runs)*16

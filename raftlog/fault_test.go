@@ -177,7 +177,7 @@ func TestOpenOnFullDisk(t *testing.T) {
 	mustClose(t, l)
 }
 
-// TestNoSpaceInFailedFill: an error that is not about space is told and tried
+// TestMaintainFailure: an error that is not about space is told and tried
 // again.
 func TestMaintainFailure(t *testing.T) {
 	fs := vfs.New(vfs.Options{})

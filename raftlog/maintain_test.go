@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 
 	"multiraft/internal/vfs"
@@ -158,11 +159,12 @@ func TestCheckpoint(t *testing.T) {
 		t.Fatalf("checkpoints %v", names)
 	}
 	content := readAll(t, fs, names[0])
-	open := func(what string, fs *vfs.MemFS, serial bool) (reads int64, skipped int) {
+	open := func(what string, fs *vfs.MemFS, serial bool) (bytes int64, skipped int) {
 		t.Helper()
+		var reads atomic.Int64
 		fs.SetHook(func(op vfs.Op) vfs.Fault {
 			if op.Kind == vfs.OpRead {
-				reads += op.Length
+				reads.Add(op.Length)
 			}
 			return vfs.Fault{}
 		})
@@ -173,9 +175,8 @@ func TestCheckpoint(t *testing.T) {
 		if err := m.diff(l); err != nil {
 			t.Fatalf("%s: %v", what, err)
 		}
-		return reads, skipped
+		return reads.Load(), skipped
 	}
-	fs.SetHook(nil)
 	with, skipped := open("with", fs.CrashClone(nil, vfs.ProcessDies), true)
 	if skipped != 0 {
 		t.Fatal("a good checkpoint was skipped")

@@ -60,8 +60,9 @@ type Events struct {
 	// cut there.
 	TailCut func(segment uint64, offset int64)
 	// Damaged: durable bytes are not what was written, and these groups lost
-	// entries or hard state. No groups means that a copy or a neighbour made up
-	// for it.
+	// entries or hard state: see [Group.Err]. Group 0 stands for all groups. No
+	// groups means that a copy or a neighbour made up for it. Maintain may find
+	// damage too; the group must be stopped then.
 	Damaged func(err *CorruptionError, groups []wire.GroupID)
 	// CheckpointSkipped: a checkpoint of the index cannot be used, so all
 	// segments are scanned.
