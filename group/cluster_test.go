@@ -23,6 +23,8 @@ type cluster struct {
 	nodes   []*node        // by slot
 	trace   func(format string, args ...any)
 	observe observer
+	// deferAnswers has answers leave with the sync and not through the group.
+	deferAnswers bool
 }
 
 // observer is told what happens, to check it.
@@ -53,6 +55,7 @@ type write struct {
 	hard   wire.HardState
 	blocks []wire.Block
 	ack    Ack
+	after  []wire.Message
 }
 
 // entry is one entry as tests look at it.
@@ -138,11 +141,12 @@ func (n *node) crash(keep int) {
 // ready takes one Ready and says whether there was one.
 func (n *node) ready() bool {
 	rd := &n.rd
+	rd.DeferAnswers = n.c.deferAnswers
 	if !n.g.Ready(rd) {
 		return false
 	}
 	if rd.Seq != 0 {
-		n.writes = append(n.writes, write{rd.HardState, slices.Clone(rd.Blocks), rd.Ack()})
+		n.writes = append(n.writes, write{rd.HardState, slices.Clone(rd.Blocks), rd.Ack(), slices.Clone(rd.After)})
 		if rd.SyncHardState {
 			n.c.trace("%d: hard state term=%d vote=%d", n.id, rd.HardState.Term, rd.HardState.Vote)
 		}
@@ -236,6 +240,9 @@ func (n *node) sync(count int) {
 	for _, w := range n.writes[:count] {
 		n.log.write(w.hard, w.blocks)
 		n.acks = append(n.acks, w.ack)
+		for i := range w.after {
+			n.c.send(n, &w.after[i])
+		}
 	}
 	n.writes = n.writes[count:]
 }

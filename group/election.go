@@ -34,7 +34,7 @@ func (g *Group) enterTerm(term wire.Term) {
 	g.term, g.vote = term, 0
 	g.hardChanged = true
 	g.owesVote, g.owesAck, g.owesReject, g.owesBeat = false, false, false, false
-	g.verified, g.beatContext = 0, 0
+	g.verified, g.answered, g.beatContext = 0, 0, 0
 }
 
 // becomeFollower follows lead, zero if unknown, in a term that is the current

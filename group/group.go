@@ -80,6 +80,7 @@ type Group struct {
 
 	// What of the log is known to equal that of the leader of this term.
 	verified wire.Index
+	answered wire.Index // of that, what messages in Ready.After answer
 	// The newest refusal of an append.
 	refused, refusedHint wire.Index
 	refusedTerm          wire.Term

@@ -20,6 +20,13 @@ type Ready struct {
 	// Seq is not zero when there is something to persist. The caller answers
 	// with Persisted, in the order of Seq.
 	Seq uint64
+	// After are messages that leave once this Ready is durable, whatever the group
+	// does meanwhile: what they say was true when it became so. Empty unless
+	// DeferAnswers is set.
+	After []wire.Message
+	// Quiet says that nothing waits for Persisted: it may come together with the
+	// next input, and needs no Ready of its own.
+	Quiet bool
 	// CommittedFirst and CommittedLast are the entries to apply; there are none
 	// when the last is in front of the first. An entry is handed out once.
 	CommittedFirst, CommittedLast wire.Index
@@ -34,6 +41,11 @@ type Ready struct {
 	// HoldCommitted is the caller's too: while it is true, committed entries stay
 	// where they are, for a later Ready, because state machines are behind.
 	HoldCommitted bool
+	// DeferAnswers is the caller's: it sends the messages in After by itself when
+	// the log says that the Ready is durable. A follower's acceptance then leaves
+	// without another turn of the group. Without it, answers come in Messages of a
+	// Ready after Persisted.
+	DeferAnswers bool
 }
 
 // ReadState answers a ReadIndex: once the state machine has applied Index,
@@ -70,7 +82,8 @@ func (rd *Ready) reset() {
 	rd.Messages = rd.Messages[:0]
 	rd.HardState, rd.SyncHardState = wire.HardState{}, false
 	rd.Blocks = rd.Blocks[:0]
-	rd.Seq = 0
+	rd.Seq, rd.Quiet = 0, false
+	rd.After = rd.After[:0]
 	rd.CommittedFirst, rd.CommittedLast = 1, 0
 	rd.Committed = rd.Committed[:0]
 	rd.Reads = rd.Reads[:0]
@@ -124,6 +137,7 @@ func (g *Group) Ready(rd *Ready) bool {
 	}
 	g.takeAnswers(rd)
 	g.takeCommitted(rd)
+	g.takeAfter(rd)
 	if g.fault != nil {
 		// Storage failed while an append was formed: nothing of a faulted group
 		// leaves, and what was to be persisted promises nothing to anybody.
@@ -160,6 +174,26 @@ func (g *Group) takeUnstable(rd *Ready) {
 	g.log.handed = g.log.last()
 }
 
+// takeAfter has a follower's acceptance leave when the log says so, without
+// coming back here. Log and hard state become durable in the order they were
+// handed out, so at that moment the disk holds what is promised, in the term in
+// which it is (G3): it is as if the message had been sent then, before anything
+// that the group has learned since.
+//
+//mr:hotpath
+func (g *Group) takeAfter(rd *Ready) {
+	if rd.Seq == 0 || g.role != Follower || !rd.DeferAnswers {
+		return
+	}
+	if g.lead != 0 && g.verified > max(g.log.durable, g.answered) {
+		m := g.message(wire.AppendResponse, g.lead)
+		m.Index = g.verified
+		rd.After = append(rd.After, m)
+		g.answered = g.verified
+	}
+	rd.Quiet = !g.owesVote && !g.owesReject && !g.HoldsCommitted() && g.verified <= max(g.log.durable, g.answered)
+}
+
 // Persisted takes the acknowledgement that a Ready is durable. Acknowledgements
 // come in the order of Seq. Several may be merged into one, with the newest Seq
 // and with Term and Index of the newest that had blocks.
@@ -172,8 +206,9 @@ func (g *Group) Persisted(a Ack) {
 	g.persisted = a.Seq
 	durable := g.log.durable
 	if a.Index > 0 && g.log.persisted(a.Seq, a.Index, a.Term) {
-		// G3: what was verified against the leader's log can be answered now.
-		g.owesAck = g.owesAck || g.verified > durable
+		// G3: what was verified against the leader's log can be answered now, but
+		// for what takeAfter has answered.
+		g.owesAck = g.owesAck || min(g.verified, g.log.durable) > max(durable, g.answered)
 		if g.leading != nil {
 			// G4
 			g.leading.match[g.slot] = g.log.durable

@@ -105,6 +105,7 @@ func newSchedule(t *testing.T, seed uint64) *schedule {
 		DisablePreVote:      s.rand.IntN(2) == 0,
 		DisableCheckQuorum:  s.rand.IntN(2) == 0,
 	})
+	s.c.deferAnswers = s.rand.IntN(2) == 0
 	s.checker = newChecker(s.c, &s.counts, s.fail)
 	s.c.observe = s.checker
 	s.c.trace = func(format string, args ...any) { s.note(format, args...) }
