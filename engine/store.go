@@ -11,7 +11,6 @@ import (
 
 	"go.uber.org/zap"
 
-	"multiraft/batch"
 	"multiraft/group"
 	"multiraft/raftlog"
 	"multiraft/scheduler"
@@ -266,6 +265,9 @@ func (s *Store) Durable(batches []*raftlog.Batch, err error) {
 	slots := s.ackSlots[:0]
 	for _, b := range batches {
 		lb := b.Owner.(*logBatch)
+		if err == nil {
+			lb.after.flush(s)
+		}
 		for i := range lb.acks {
 			a := &lb.acks[i]
 			if err == nil {
@@ -273,6 +275,9 @@ func (s *Store) Durable(batches []*raftlog.Batch, err error) {
 			}
 			if a.last {
 				close(a.replica.logged)
+				continue
+			}
+			if a.quiet && err == nil {
 				continue
 			}
 			slots = append(slots, a.replica.slot)
@@ -333,19 +338,6 @@ func (s *Store) refusal(r *replica, err error) error {
 
 // electionTicks is the election time-out in force.
 func (s *Store) electionTicks() int { return s.cfg.Tuning.WithDefaults().ElectionTicks }
-
-// newOutbox returns an outbox for the peer at the given place.
-func (s *Store) newOutbox(peer int) outbox {
-	s.mu.RLock()
-	to := s.peers[peer]
-	s.mu.RUnlock()
-	return outbox{
-		builder: batch.NewBuilder(s.transport.Buffer, maxFrameBytes),
-		send: func(lane wire.Lane, payload []byte) error {
-			return s.transport.Send(to, lane, payload)
-		},
-	}
-}
 
 // holdApply remembers a group whose committed entries wait for the appliers.
 func (s *Store) holdApply(slot scheduler.Slot) {

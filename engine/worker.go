@@ -5,7 +5,6 @@ import (
 
 	"go.uber.org/zap"
 
-	"multiraft/batch"
 	"multiraft/group"
 	"multiraft/raftlog"
 	"multiraft/scheduler"
@@ -24,24 +23,17 @@ type worker struct {
 	ready group.Ready
 	arena wire.Arena
 	free  freeNodes
-	out   []outbox // per place in Store.peers
-	dirty []int32  // peers with something in out
+	out   outboxes
 	log   *logBatch
 	apply []applyQueue // per applier, swapped into it at the end of a round
-}
-
-// outbox gathers a round's messages to one peer store.
-type outbox struct {
-	builder *batch.Builder
-	send    func(lane wire.Lane, payload []byte) error
-	dirty   bool
 }
 
 // logBatch is a raftlog batch and whom to tell when it is durable.
 type logBatch struct {
 	raftlog.Batch
-	acks []slotAck
-	own  bool // holds own proposals, so the gate is closed for it
+	acks  []slotAck
+	after outboxes // answers that leave when the batch is durable
+	own   bool     // holds own proposals, so the gate is closed for it
 }
 
 // slotAck is what a turn persisted. The last one of a replica that ends tells
@@ -49,6 +41,7 @@ type logBatch struct {
 type slotAck struct {
 	replica *replica
 	ack     group.Ack
+	quiet   bool // no turn is needed for it
 	last    bool
 }
 
@@ -75,6 +68,7 @@ func (p *batchPool) put(b *logBatch) {
 	b.Reset()
 	clear(b.acks)
 	b.acks, b.own = b.acks[:0], false
+	b.after.discard()
 	p.mu.Lock()
 	p.free = append(p.free, b)
 	p.mu.Unlock()
@@ -82,7 +76,7 @@ func (p *batchPool) put(b *logBatch) {
 
 func newWorker(s *Store) *worker {
 	w := &worker{store: s, apply: make([]applyQueue, len(s.appliers))}
-	w.ready.Arena = &w.arena
+	w.ready.Arena, w.ready.DeferAnswers = &w.arena, true
 	return w
 }
 
@@ -214,9 +208,12 @@ func (w *worker) takeReady(r *replica, own bool) {
 		s.holdApply(r.slot)
 	}
 	for i := range rd.Messages {
-		w.send(r, &rd.Messages[i])
+		s.address(&w.out, r, &rd.Messages[i])
 	}
 	if rd.Seq != 0 {
+		for i := range rd.After {
+			s.address(&w.log.after, r, &rd.After[i])
+		}
 		ack := group.Ack{Seq: rd.Seq}
 		if rd.SyncHardState {
 			w.log.HardState(r.log, rd.HardState)
@@ -225,7 +222,7 @@ func (w *worker) takeReady(r *replica, own bool) {
 			w.log.Append(r.log, block)
 			ack.Term, ack.Index = block.Term(), block.Last()
 		}
-		w.log.acks = append(w.log.acks, slotAck{replica: r, ack: ack})
+		w.log.acks = append(w.log.acks, slotAck{replica: r, ack: ack, quiet: rd.Quiet})
 		w.log.own = w.log.own || own
 	}
 	q := &w.apply[r.applier.at]
@@ -259,41 +256,12 @@ func (w *worker) noteStarved(r *replica, told wire.Index) {
 	}
 }
 
-// send adds a message to the frame for the store its receiver lives on.
-//
-//mr:hotpath
-func (w *worker) send(r *replica, m *wire.Message) {
-	at := r.members.place(m.To)
-	if at < 0 || r.members.peers[at] < 0 {
-		w.store.metrics.strayMessages.Add(1)
-		return
-	}
-	peer := int(r.members.peers[at])
-	for len(w.out) <= peer {
-		w.out = append(w.out, w.store.newOutbox(len(w.out)))
-	}
-	out := &w.out[peer]
-	out.builder.Add(m)
-	if !out.dirty {
-		out.dirty = true
-		w.dirty = append(w.dirty, int32(peer))
-	}
-}
-
 // finish ends a round: frames out, log batch out, apply tasks out.
 //
 //mr:hotpath
 func (w *worker) finish() {
 	s := w.store
-	for _, peer := range w.dirty {
-		out := &w.out[peer]
-		if err := out.builder.Flush(out.send); err != nil {
-			// What the transport has no room for is lost, which raft bears.
-			s.metrics.droppedFrames.Add(1)
-		}
-		out.dirty = false
-	}
-	w.dirty = w.dirty[:0]
+	w.out.flush(s)
 	if w.log.Len() > 0 || len(w.log.acks) > 0 {
 		if w.log.own {
 			s.gate.close()

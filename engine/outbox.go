@@ -1,0 +1,82 @@
+package engine
+
+import (
+	"multiraft/batch"
+	"multiraft/wire"
+)
+
+// outboxes gather messages to peer stores until they leave together: those of a
+// round, or those that wait for a log batch.
+type outboxes struct {
+	boxes []outbox // by place in Store.peers
+	dirty []int32  // the boxes with something in them
+}
+
+type outbox struct {
+	builder *batch.Builder
+	send    func(lane wire.Lane, payload []byte) error
+	dirty   bool
+}
+
+// address adds a message of r to the frame for the store its receiver lives on.
+//
+//mr:hotpath
+func (s *Store) address(o *outboxes, r *replica, m *wire.Message) {
+	at := r.members.place(m.To)
+	if at < 0 || r.members.peers[at] < 0 {
+		s.metrics.strayMessages.Add(1)
+		return
+	}
+	peer := int(r.members.peers[at])
+	for len(o.boxes) <= peer {
+		o.boxes = append(o.boxes, s.newOutbox(len(o.boxes)))
+	}
+	box := &o.boxes[peer]
+	box.builder.Add(m)
+	if !box.dirty {
+		box.dirty = true
+		o.dirty = append(o.dirty, int32(peer))
+	}
+}
+
+// flush sends everything.
+//
+//mr:hotpath
+func (o *outboxes) flush(s *Store) {
+	for _, peer := range o.dirty {
+		box := &o.boxes[peer]
+		box.dirty = false
+		if err := box.builder.Flush(box.send); err != nil {
+			// What the transport has no room for is lost, which raft bears.
+			s.metrics.droppedFrames.Add(1)
+		}
+	}
+	o.dirty = o.dirty[:0]
+}
+
+// discard drops everything: what the messages promise did not become durable.
+func (o *outboxes) discard() {
+	for _, peer := range o.dirty {
+		box := &o.boxes[peer]
+		box.dirty = false
+		if err := box.builder.Flush(drop); err != nil {
+			panic(err) // drop returns none
+		}
+	}
+	o.dirty = o.dirty[:0]
+}
+
+func drop(wire.Lane, []byte) error { return nil }
+
+// newOutbox returns an outbox for the peer at the given place.
+func (s *Store) newOutbox(peer int) outbox {
+	s.mu.RLock()
+	to := s.peers[peer]
+	s.mu.RUnlock()
+	return outbox{
+		builder: batch.NewBuilder(s.transport.Buffer, maxFrameBytes),
+		send: func(lane wire.Lane, payload []byte) error {
+			return s.transport.Send(to, lane, payload)
+		},
+	}
+}
