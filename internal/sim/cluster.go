@@ -177,6 +177,7 @@ func (c *cluster) becalm() {
 		s.slow = 1
 		s.resume()
 		s.volume.crashIn, s.volume.failSyncIn, s.volume.failWriteIn = 0, 0, 0
+		s.volume.fill(0)
 		if s.store == nil {
 			s.openLater()
 		}

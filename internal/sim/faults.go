@@ -22,11 +22,12 @@ const (
 	faultStorm                        // all links lose, delay, repeat
 	faultSlowDisk                     // one disk takes long
 	faultDiskError                    // a sync or a write fails, for good
+	faultDiskFull                     // one disk has hardly any room for a while
 	faultKinds
 )
 
 var faultNames = [faultKinds]string{
-	"crash", "crash-in-step", "kill", "power-cut", "stop", "pause", "isolate", "split", "one-way", "storm", "slow-disk", "disk-error",
+	"crash", "crash-in-step", "kill", "power-cut", "stop", "pause", "isolate", "split", "one-way", "storm", "slow-disk", "disk-error", "disk-full",
 }
 
 func (k faultKind) String() string { return faultNames[k] }
@@ -120,6 +121,10 @@ func (c *cluster) strike(k faultKind) {
 		} else {
 			s.volume.failWriteIn = 1 + r.IntN(10)
 		}
+	case faultDiskFull:
+		c.count(fullDisks)
+		s.volume.fill(s.volume.Used() + int64(r.IntN(4<<10))*int64(r.IntN(64)))
+		c.later(lasts, func() { s.volume.fill(0) })
 	}
 }
 

@@ -99,6 +99,9 @@ func (s *site) stillborn(err error) {
 	case s.volume.crashed:
 		c.count(crashesInRecovery)
 	case s.volume.failed:
+		if s.volume.capacity > 0 {
+			c.count(openedFull)
+		}
 		s.volume.crash(s.crashOptions())
 	default:
 		c.check.fail(ruleErrors, "store %d does not open: %v", s.at+1, err)

@@ -35,7 +35,8 @@ type volume struct {
 	failWriteIn int              // that many writes from now fails, half done
 	image       *vfs.MemFS       // what a crash left
 	crashed     bool             // it happened
-	failed      bool             // a sync or write failed in this life
+	failed      bool             // a call failed in this life, or there was no room
+	capacity    int64            // 0: no limit
 }
 
 func newVolume(s *site) *volume {
@@ -47,6 +48,7 @@ func newVolume(s *site) *volume {
 func (v *volume) use(fs *vfs.MemFS) {
 	v.MemFS = fs
 	fs.SetHook(v.call)
+	fs.SetCapacity(v.capacity)
 }
 
 // call decides what becomes of one call.
@@ -95,6 +97,14 @@ func (v *volume) fail(what string, op vfs.Op) {
 	v.failed = true
 }
 
+// fill leaves room up to the given number of bytes in all; zero is all the room
+// there is.
+func (v *volume) fill(capacity int64) {
+	v.capacity = capacity
+	v.failed = v.failed || capacity > 0
+	v.SetCapacity(capacity)
+}
+
 // crash keeps what is left of the disk as it is now. From here on nothing
 // reaches it.
 func (v *volume) crash(o vfs.CrashOptions) {
@@ -112,7 +122,7 @@ func (v *volume) restore() {
 	if v.image != nil {
 		v.use(v.image)
 	}
-	v.image, v.crashed, v.failed, v.keep = nil, false, false, false
+	v.image, v.crashed, v.failed, v.keep = nil, false, v.capacity > 0, false
 	v.crashIn, v.failSyncIn, v.failWriteIn = 0, 0, 0
 }
 
