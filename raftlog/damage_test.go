@@ -396,14 +396,22 @@ func TestDamageAtRest(t *testing.T) {
 	}
 }
 
-// TestMissingSegment: a log of which a segment with live data is gone does not
-// open.
+// TestMissingSegment: a log of which a segment is gone, be it the first, the
+// last or one between, does not open.
 func TestMissingSegment(t *testing.T) {
-	s := makeSound(t, 12, false)
-	o := s.o
-	o.FS = s.fs
-	fs := s.fs.CrashClone(nil, vfs.ProcessDies)
-	for _, name := range files(t, fs, "segment-") {
+	fs := vfs.New(vfs.Options{})
+	o := testOptions(fs)
+	o.SegmentBytes = 4 << 10
+	l := mustOpen(t, o)
+	for i := range wire.Index(40) {
+		submit(t, l, func(b *Batch) { b.Append(l.Group(1), block(1, 30*i+1, 1, 30)) })
+		maintain(l)
+	}
+	names := files(t, fs, "segment-")
+	if len(names) < 5 {
+		t.Fatalf("segments %v", names)
+	}
+	for _, name := range names {
 		clone := fs.CrashClone(nil, vfs.ProcessDies)
 		if err := clone.Remove(name); err != nil {
 			t.Fatal(err)

@@ -45,11 +45,11 @@ func Example() {
 		log.Fatal(err)
 	}
 	command, _, _ := wire.NextPayload(wire.Block(stored).Payloads())
-	fmt.Printf("group 2 has entries up to %d, the first is %q; %d sync\n", g.Last(), command, l.Stats().Syncs-1)
+	fmt.Printf("group 2 has entries up to %d, the first is %q\n", g.Last(), command)
 	if err := l.Close(); err != nil {
 		log.Fatal(err)
 	}
 	// Output:
 	// first round durable: true
-	// group 2 has entries up to 1, the first is "command"; 1 sync
+	// group 2 has entries up to 1, the first is "command"
 }

@@ -25,14 +25,15 @@ type Identity struct {
 // The identity is kept in two files, written in turn, so that a torn write
 // costs the older one only.
 //
-//	 0     8     12   14   16          24       32     40    56           64
-//	┌─────┬─────┬────┬────┬───────────┬────────┬──────┬─────┬─────────────┐
-//	│ sum │magic│ v  │flag│ generation│ cluster│ store│uuid │ incarnation │
-//	└─────┴─────┴────┴────┴───────────┴────────┴──────┴─────┴─────────────┘
+//	 0     8     12   14   16          24       32     40    56           64       72
+//	┌─────┬─────┬────┬────┬───────────┬────────┬──────┬─────┬─────────────┬────────┐
+//	│ sum │magic│ v  │zero│ generation│ cluster│ store│uuid │ incarnation │ reached│
+//	└─────┴─────┴────┴────┴───────────┴────────┴──────┴─────┴─────────────┴────────┘
 //
-// Bit 0 of flag says that the log has had its first batch.
+// reached is a segment that has had a durable batch, 0 before the first: a log
+// that ends before it has lost its end, and that is no torn tail.
 const (
-	identityBytes   = 64
+	identityBytes   = 72
 	identityMagic   = 0x314c524e
 	identityVersion = 1
 )
@@ -44,23 +45,20 @@ var errBadIdentity = errors.New("identity file is damaged")
 type identityCopy struct {
 	Identity
 	generation uint64
-	begun      bool // the log has had a batch
+	reached    uint32 // a segment that has had a batch
 }
 
 func (c *identityCopy) encode() []byte {
 	b := make([]byte, 8, identityBytes)
 	b = le.AppendUint32(b, identityMagic)
 	b = le.AppendUint16(b, identityVersion)
-	var flags uint16
-	if c.begun {
-		flags = 1
-	}
-	b = le.AppendUint16(b, flags)
+	b = le.AppendUint16(b, 0)
 	b = le.AppendUint64(b, c.generation)
 	b = le.AppendUint64(b, c.Cluster)
 	b = le.AppendUint64(b, uint64(c.Store))
 	b = append(b, c.UUID[:]...)
 	b = le.AppendUint64(b, c.Incarnation)
+	b = le.AppendUint64(b, uint64(c.reached))
 	le.PutUint64(b, xxhash.Sum64(b[8:]))
 	return b
 }
@@ -72,12 +70,12 @@ func (c *identityCopy) decode(b []byte) error {
 	if v := le.Uint16(b[12:]); v != identityVersion {
 		return fmt.Errorf("format version %d, want %d", v, identityVersion)
 	}
-	c.begun = le.Uint16(b[14:]) == 1
 	c.generation = le.Uint64(b[16:])
 	c.Cluster = le.Uint64(b[24:])
 	c.Store = wire.StoreID(le.Uint64(b[32:]))
 	copy(c.UUID[:], b[40:])
 	c.Incarnation = le.Uint64(b[56:])
+	c.reached = uint32(le.Uint64(b[64:]))
 	return nil
 }
 
@@ -138,11 +136,18 @@ func (f *identityFile) raise() error {
 	return f.write()
 }
 
-// begin makes durable that the log has its first batch. A log without batches
-// is damaged from then on.
-func (f *identityFile) begin() error {
-	f.begun = true
-	return f.write()
+// reach makes durable that a segment has had a durable batch.
+func (f *identityFile) reach(segment uint32) error {
+	if segment <= f.reached {
+		return nil
+	}
+	was := f.reached
+	f.reached = segment
+	err := f.write()
+	if err != nil {
+		f.reached = was // to be tried again
+	}
+	return err
 }
 
 func (f *identityFile) write() error {

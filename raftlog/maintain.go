@@ -12,6 +12,7 @@ type upkeep struct {
 	// uncovered is how many bytes of batches the newest checkpoint lacks.
 	uncovered atomic.Int64
 
+	identity   *identityFile
 	checkpoint checkpointJob
 	straggler  stragglerJob
 }
@@ -26,7 +27,7 @@ func (l *Log) Maintain() bool {
 	}
 	// In this order: what needs no space, what makes space safe, what gains
 	// space, what only saves time at the next Open.
-	for _, step := range [...]func(*Log) (bool, error){recycleOne, fillReserve, rewriteStraggler, writeCheckpoint} {
+	for _, step := range [...]func(*Log) (bool, error){noteReached, recycleOne, fillReserve, rewriteStraggler, writeCheckpoint} {
 		did, err := step(l)
 		if err != nil {
 			l.o.Events.MaintainFailed(err)
@@ -36,6 +37,17 @@ func (l *Log) Maintain() bool {
 		}
 	}
 	return false
+}
+
+// noteReached puts the newest segment into the identity once it has batches, so
+// that its loss will be noticed.
+func noteReached(l *Log) (bool, error) {
+	segments := l.table.Load().segments
+	newest := segments[len(segments)-1]
+	if newest.batches.Load() < minHeaders || newest.number <= l.upkeep.identity.reached {
+		return false, nil
+	}
+	return true, l.upkeep.identity.reach(newest.number)
 }
 
 // recycleOne frees the first segment when a durable header says that the log

@@ -179,12 +179,11 @@ func (r *recovery) findEnd() error {
 		}
 		break
 	}
-	switch {
-	case r.newest != nil:
-	case r.identity.begun:
-		return &CorruptionError{Err: fmt.Errorf("%w: no segment has a valid batch", ErrMissing)}
-	default:
+	switch reached := r.identity.reached; {
+	case r.newest == nil && reached == 0:
 		return nil
+	case r.newest == nil || r.newest.seg.number < reached:
+		return &CorruptionError{Segment: uint64(reached), Err: fmt.Errorf("%w: it has no valid batch", ErrMissing)}
 	}
 	for _, seg := range r.segments {
 		if seg.number == r.oldest {
@@ -404,8 +403,12 @@ func (r *recovery) gap(s *scan, b *scannedBatch) error {
 	}
 	// A number without a file is normal where nothing was ever written to it, but
 	// not where batches are missing.
-	if r.segment != 0 && s.seg.number > r.segment+1 && b.offset == 0 && !r.hasFile(r.segment+1) {
-		return &CorruptionError{Segment: uint64(r.segment + 1), Err: ErrMissing}
+	if r.segment != 0 && b.offset == 0 {
+		for _, number := range [...]uint32{r.segment, r.segment + 1} {
+			if number < s.seg.number && !r.hasFile(number) {
+				return &CorruptionError{Segment: uint64(number), Err: ErrMissing}
+			}
+		}
 	}
 	if err := r.damaged(at, []wire.GroupID{storeGroup}); err != nil {
 		return err
@@ -631,6 +634,10 @@ func clip[T any](s []T) []T {
 	return append(make([]T, 0, len(s)), s...)
 }
 
+// minHeaders is how many batches a segment has before the identity says that it
+// was reached: a damaged one alone must not look like a lost segment.
+const minHeaders = 2
+
 // begin makes the recovered log ready for writing.
 func (r *recovery) begin(lost []*Group) error {
 	l := r.l
@@ -692,8 +699,11 @@ func (r *recovery) begin(lost []*Group) error {
 		marks.add(item{group: g, kind: kindDamaged, a: at.Segment, b: uint64(at.Offset)}, plainRecordBytes)
 	}
 	l.Submit(&marks)
-	l.Seal()
-	for l.Step() {
+	for range minHeaders {
+		l.Seal()
+		w.sealed = false
+		for l.Step() {
+		}
 	}
 	if err := l.Err(); err != nil {
 		return errors.Join(err, closeAll(unused))
@@ -703,10 +713,8 @@ func (r *recovery) begin(lost []*Group) error {
 			return err
 		}
 	}
-	if r.identity.begun {
-		return nil
-	}
-	return r.identity.begin()
+	l.upkeep.identity = r.identity
+	return r.identity.reach(seg.number)
 }
 
 // close closes the files that did not become part of the log.

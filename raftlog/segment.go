@@ -23,8 +23,9 @@ type segment struct {
 	// used is where the last batch ended; live is the size of the records in it
 	// that the index refers to. Only the writer changes them while the log is
 	// open.
-	used atomic.Int64
-	live atomic.Int64
+	used    atomic.Int64
+	live    atomic.Int64
+	batches atomic.Uint32 // written since Open
 }
 
 // segmentTable is an immutable list of segments, sorted by number. Readers load

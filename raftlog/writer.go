@@ -162,6 +162,7 @@ func (l *Log) write(h *header) bool {
 	w.sealed = h.flags&flagSeal != 0
 	w.offset += int64(h.length)
 	w.active.used.Store(w.offset)
+	w.active.batches.Add(1)
 	l.upkeep.uncovered.Add(int64(h.length))
 	if old := l.upkeep.reclaimable.Swap(uint32(h.oldest)); old != uint32(h.oldest) {
 		l.wakeMaintainer()
