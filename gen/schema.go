@@ -210,7 +210,7 @@ var (
 func Multiraft() *Schema {
 	return &Schema{
 		Module:  "multiraft",
-		Version: 1,
+		Version: 2,
 		Fields: []Field{
 			{Name: "Reject", Form: Flag, Doc: "Reject marks the refusing answer."},
 			{Name: "LogTerm", Type: "Term", Doc: "LogTerm is the term of the entry at Index, or at Hint in a refusal."},
@@ -228,6 +228,7 @@ func Multiraft() *Schema {
 				{"followerAppend", []string{"Append"}},
 				{"followerHeartbeat", []string{"Heartbeat"}},
 				{"followerTimeoutNow", []string{"TimeoutNow"}},
+				{"followerTransfer", []string{"Transfer"}},
 				{"followerReadIndexResponse", []string{"ReadIndexResponse"}},
 			}},
 			{"PreCandidate", []Handler{
@@ -243,6 +244,7 @@ func Multiraft() *Schema {
 			{"Leader", []Handler{
 				{"leaderAppendResponse", []string{"AppendResponse"}},
 				{"leaderHeartbeatResponse", []string{"HeartbeatResponse"}},
+				{"leaderTransfer", []string{"Transfer"}},
 				{"leaderReadIndex", []string{"ReadIndex"}},
 				{"secondLeader", []string{"Append", "Heartbeat"}},
 			}},
@@ -336,9 +338,12 @@ func kinds() []Kind {
 			Term: ordinary,
 		},
 		{
-			Name:    "Transfer",
-			Doc:     "Transfer asks the leader to hand over to a member.",
-			Carries: []Use{{"Hint", "replica id of the member"}},
+			Name: "Transfer",
+			Doc:  "Transfer asks the leader to hand over to a member.",
+			Carries: []Use{
+				{"Hint", "replica id of the member"},
+				{"Context", "1: a follower has passed it on"},
+			},
 		},
 		{
 			Name:    "ReadIndex",
@@ -454,6 +459,7 @@ func records() []Record {
 			Fields: []RecordField{
 				{Name: "Index", Type: "Index", Doc: "Index is the entry that made it; zero is the one the group was started with."},
 				{Name: "AutoLeave", Type: "bool", Doc: "AutoLeave makes the leader propose to leave a joint configuration by itself."},
+				{Name: "MaxReplica", Type: "ReplicaID", Doc: "MaxReplica is the highest replica id that was ever given in the group, so that none is given twice; zero is the highest of Members."},
 				{Name: "Members", Doc: "Members are all replicas, each once.", List: &Repeated{Of: "Member"}},
 			},
 		},

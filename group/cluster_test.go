@@ -46,6 +46,7 @@ type node struct {
 	writes  []write // handed out, not synced
 	acks    []Ack   // synced, not acknowledged
 	machine []entry
+	config  Config // what start adds to
 	// keepApplying makes the machine apply at once what it is given.
 	keepApplying bool
 }
@@ -117,10 +118,10 @@ func newCluster(members *wire.Membership, tuning Tuning) *cluster {
 // start makes the group of a node from its disk. applied is what its machine
 // has kept.
 func (n *node) start(applied wire.Index) error {
-	g, err := New(Config{
-		Group: 1, Replica: n.id, Members: n.c.members, Tuning: &n.c.tuning,
-		Storage: n.log, Rand: n.rand, Now: n.c.now, Applied: applied,
-	})
+	cfg := n.config
+	cfg.Group, cfg.Replica, cfg.Members, cfg.Tuning = 1, n.id, n.c.members, &n.c.tuning
+	cfg.Storage, cfg.Rand, cfg.Now, cfg.Applied = n.log, n.rand, n.c.now, applied
+	g, err := New(cfg)
 	if err != nil {
 		return err
 	}
@@ -394,6 +395,8 @@ func describe(m *wire.Message) string {
 		} else {
 			b.WriteString(" granted")
 		}
+	case wire.Transfer:
+		fmt.Fprintf(&b, " target=%d", m.Hint)
 	case wire.ReadIndex:
 		fmt.Fprintf(&b, " context=%d", m.Context)
 	case wire.ReadIndexResponse:

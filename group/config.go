@@ -27,6 +27,12 @@ type Config struct {
 	// Applied is the last entry the state machine holds already. Entries behind
 	// it are handed out again as far as they are known to be committed.
 	Applied wire.Index
+	// Priority says which replicas should rather lead: those of higher priority
+	// wait less for a leader, and a leader hands over to a voter of higher priority
+	// that is caught up. Replicas that are not in it have priority zero. It must
+	// not change, and may be shared; all replicas of a group should be given the
+	// same. Nil lets chance decide.
+	Priority map[wire.ReplicaID]uint8
 }
 
 // Rand is a source of random numbers. It need not be good, but replicas of one

@@ -21,6 +21,7 @@ func init() {
 		"deadline":    (*scenario).deadline,
 		"deliver":     (*scenario).deliver,
 		"drop":        (*scenario).drop,
+		"forget":      (*scenario).forget,
 		"hold-apply":  (*scenario).holdApply,
 		"log":         (*scenario).log,
 		"messages":    (*scenario).messages,
@@ -34,6 +35,7 @@ func init() {
 		"status":      (*scenario).status,
 		"step":        (*scenario).step,
 		"tick":        (*scenario).tick,
+		"transfer":    (*scenario).transfer,
 		"unreachable": (*scenario).unreachable,
 	}
 }
@@ -79,6 +81,14 @@ func (s *scenario) addGroup(cmd command) {
 		DisableCheckQuorum:  slices.Contains(cmd.args, "no-check-quorum"),
 	})
 	s.c.trace = s.printf
+	for id, p := range s.pairs(cmd, "priority") {
+		for _, n := range s.c.nodes {
+			if n.config.Priority == nil {
+				n.config.Priority = map[wire.ReplicaID]uint8{}
+			}
+			n.config.Priority[wire.ReplicaID(id)] = uint8(p)
+		}
+	}
 	applied := map[wire.ReplicaID]wire.Index{}
 	for _, line := range cmd.input {
 		id, rest, _ := strings.Cut(line, ":")
@@ -149,6 +159,24 @@ func (s *scenario) propose(cmd command) {
 		}
 	}
 }
+
+// transfer has a replica, or its leader, hand over.
+//
+//	transfer 1 to=2
+//	----
+//	ok
+func (s *scenario) transfer(cmd command) {
+	if err := s.node(cmd).g.TransferLeader(wire.ReplicaID(s.keyedNumber(cmd, "to", 0))); err != nil {
+		s.printf("%v", err)
+	}
+}
+
+// forget makes a follower forget its leader.
+//
+//	forget 2
+//	----
+//	ok
+func (s *scenario) forget(cmd command) { s.node(cmd).g.ForgetLeader() }
 
 // read asks a replica for a read index.
 //
@@ -423,6 +451,9 @@ func (s *scenario) status(cmd command) {
 		n.g.Status(&st)
 		s.printf("%d: %s term=%d vote=%d leader=%d commit=%d applied=%d durable=%d last=%d",
 			id, st.Role, st.Term, st.Vote, st.Leader, st.Commit, st.Applied, st.Durable, st.Last)
+		if st.Transferee != 0 {
+			s.printf("  hands over to %d", st.Transferee)
+		}
 		if st.Err != nil {
 			s.printf("  %v", st.Err)
 		}

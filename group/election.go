@@ -7,10 +7,20 @@ const contextTransfer = 1
 
 // drawTimeout draws how long to wait for a leader. Different waits keep
 // replicas from campaigning together again and again (thesis, section 3.4).
+// With priorities, the range is cut into slices and higher ones draw from
+// earlier slices.
 func (g *Group) drawTimeout() {
 	e := uint64(g.tuning.ElectionTicks)
-	g.timeout = uint32(e + g.rand.Uint64()%e)
+	start, width := uint64(0), e
+	if len(g.priority) > 0 {
+		width = max(1, e/prioritySlices)
+		start = width * uint64(min(g.rank(), prioritySlices-1))
+	}
+	g.timeout = uint32(e + start + g.rand.Uint64()%width)
 }
+
+// prioritySlices is into how many slices priorities cut the election time-out.
+const prioritySlices = 4
 
 // hearLeader starts the wait for the leader anew.
 //
@@ -221,14 +231,6 @@ func (g *Group) candidateAppend(m *wire.Message) error {
 func (g *Group) candidateHeartbeat(m *wire.Message) error {
 	g.becomeFollower(g.term, m.From)
 	return g.followerHeartbeat(m)
-}
-
-// followerTimeoutNow campaigns because the leader hands over.
-func (g *Group) followerTimeoutNow(m *wire.Message) error {
-	if g.isVoter() && m.From == g.lead {
-		g.campaign(true)
-	}
-	return g.Err()
 }
 
 // secondLeader is two leaders in one term (G10): one of them, or a voter, has

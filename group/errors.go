@@ -11,12 +11,22 @@ var (
 	// ErrNotLeader is returned by Propose on a replica that does not lead. The
 	// caller asks Leader who does.
 	ErrNotLeader = errors.New("replica is not the leader")
-	// ErrNoLeader is returned by ReadIndex when no leader is known. The caller
+	// ErrNoLeader is returned by ReadIndex and TransferLeader when no leader is
+	// known. The caller
 	// tries again after an election.
 	ErrNoLeader = errors.New("no leader is known")
 	// ErrBusy is returned by Propose when too many bytes are uncommitted, and by
 	// ReadIndex when too many reads wait. The caller tries again later.
 	ErrBusy = errors.New("group is busy")
+	// ErrTransferring is returned by Propose while the leader hands over. The
+	// caller tries again when a leader is known, after an election time-out at the
+	// latest.
+	ErrTransferring = errors.New("leadership is being transferred")
+	// ErrUnknownReplica is returned by TransferLeader for a replica that is no
+	// member.
+	ErrUnknownReplica = errors.New("replica is not a member")
+	// ErrLearner is returned by TransferLeader for a member that cannot lead.
+	ErrLearner = errors.New("replica is a learner")
 	// ErrNotVoter is returned by Campaign on a replica that has no vote.
 	ErrNotVoter = errors.New("replica is not a voter")
 	// ErrBadProposal is returned by Propose for a block whose payloads are not as

@@ -42,6 +42,8 @@ type Group struct {
 	members *wire.Membership
 	tuning  *Tuning
 	rand    Rand
+	// priority is Config.Priority.
+	priority map[wire.ReplicaID]uint8
 
 	// Hard state, as it is to be; see hardDurable for whether it is.
 	term   wire.Term
@@ -104,13 +106,14 @@ func New(cfg Config) (*Group, error) {
 		return nil, err
 	}
 	g := &Group{
-		id:      cfg.Group,
-		self:    cfg.Replica,
-		members: cfg.Members,
-		tuning:  tuningOrDefault(cfg.Tuning),
-		rand:    cfg.Rand,
-		now:     cfg.Now,
-		log:     tail{storage: cfg.Storage},
+		id:       cfg.Group,
+		self:     cfg.Replica,
+		members:  cfg.Members,
+		tuning:   tuningOrDefault(cfg.Tuning),
+		rand:     cfg.Rand,
+		priority: cfg.Priority,
+		now:      cfg.Now,
+		log:      tail{storage: cfg.Storage},
 	}
 	for slot, m := range cfg.Members.Members {
 		if m.Role&wire.Voter != 0 {
@@ -209,6 +212,9 @@ func (g *Group) Deadline() uint64 {
 	deadline := uint64(never)
 	if g.leading != nil {
 		deadline = g.leading.deadline(g.others)
+		if h := &g.leading.handover; h.target != 0 {
+			deadline = min(deadline, h.endAt)
+		}
 	} else if g.isVoter() {
 		deadline = g.electionAt
 	}
@@ -256,6 +262,9 @@ func (g *Group) Propose(b wire.Block, count int) (first wire.Index, term wire.Te
 		return 0, 0, ErrBadProposal
 	}
 	ld, size := g.leading, len(b)-wire.BlockHeaderBytes
+	if ld.handover.target != 0 {
+		return 0, 0, ErrTransferring
+	}
 	if ld.uncommittedBytes > 0 && ld.uncommittedBytes+size > g.tuning.MaxUncommittedBytes {
 		return 0, 0, ErrBusy
 	}

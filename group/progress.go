@@ -27,6 +27,8 @@ type leading struct {
 	quorumAt    uint64 // when the quorum is checked
 	commitAt    uint64 // when active peers are told of a commit index; never if all know
 
+	handover handover
+
 	firstIndex       wire.Index // the empty entry of this leader; all behind it are of its term
 	uncommittedBytes int        // payloads proposed in this term and not committed
 

@@ -34,9 +34,12 @@ func (g *Group) tickLeader() {
 	if g.now >= ld.quorumAt && !g.checkQuorum() {
 		return
 	}
+	g.tickTransfer()
 	if g.now >= ld.heartbeatAt {
 		ld.heartbeatAt = g.now + uint64(g.tuning.HeartbeatTicks)
 		g.rest()
+		g.preferOther()
+		ld.handover.due = ld.handover.target != 0
 		for slot := g.others.first(); slot < MaxReplicas; slot = g.others.next(slot) {
 			// An append is as good as a heartbeat, except that it is answered only
 			// once it is durable: who has not been heard from is asked.
@@ -109,7 +112,7 @@ func (g *Group) informSoon() {
 //mr:hotpath
 func (g *Group) hasAppends() bool {
 	ld, last := g.leading, g.log.last()
-	if ld.beats|ld.nudges != 0 {
+	if ld.beats|ld.nudges != 0 || g.mayOrder() {
 		return true
 	}
 	for slot := g.others.first(); slot < MaxReplicas; slot = g.others.next(slot) {
@@ -147,6 +150,9 @@ func (g *Group) takeAppends(rd *Ready) {
 		}
 	}
 	ld.nudges, ld.beats = 0, 0
+	if g.mayOrder() {
+		g.takeOrder(rd)
+	}
 	g.informSoon()
 }
 

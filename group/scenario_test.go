@@ -157,6 +157,19 @@ func (s *scenario) keyedNumber(cmd command, key string, fallback uint64) uint64 
 	return fallback
 }
 
+// pairs parses a keyed list of a:b.
+func (s *scenario) pairs(cmd command, key string) map[uint64]uint64 {
+	s.t.Helper()
+	pairs := map[uint64]uint64{}
+	if list, ok := cmd.keyed[key]; ok {
+		for _, text := range strings.Split(list, ",") {
+			a, b, _ := strings.Cut(text, ":")
+			pairs[s.number(cmd, a)] = s.number(cmd, b)
+		}
+	}
+	return pairs
+}
+
 // ids parses replica ids, all members when there are none.
 func (s *scenario) ids(cmd command, texts []string) (ids []wire.ReplicaID) {
 	s.t.Helper()

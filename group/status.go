@@ -17,6 +17,10 @@ type Status struct {
 	Durable wire.Index // the last durable entry that is still in the log
 	Last    wire.Index // the last entry, durable or not
 
+	LastTerm wire.Term // of the last entry
+	// Transferee is the replica the leader hands over to, zero for none.
+	Transferee wire.ReplicaID
+
 	// Members is shared with the group and must not be changed.
 	Members *wire.Membership
 	// Progress has all members but this one, in the order of Members. It is
@@ -48,7 +52,7 @@ type Progress struct {
 func (g *Group) Status(s *Status) {
 	*s = Status{
 		Group: g.id, Replica: g.self, Role: g.role, Term: g.term, Vote: g.vote, Leader: g.lead,
-		Commit: g.commit, Applied: g.applied, Durable: g.log.durable, Last: g.log.last(),
+		Commit: g.commit, Applied: g.applied, Durable: g.log.durable, Last: g.log.last(), LastTerm: g.log.lastTerm(),
 		Members: g.members, Progress: s.Progress[:0], TailBytes: g.log.bytes, Err: g.Err(),
 	}
 	ld := g.leading
@@ -56,6 +60,7 @@ func (g *Group) Status(s *Status) {
 		return
 	}
 	s.UncommittedBytes = ld.uncommittedBytes
+	s.Transferee = ld.handover.target
 	for slot := g.others.first(); slot < MaxReplicas; slot = g.others.next(slot) {
 		s.Progress = append(s.Progress, Progress{
 			Replica: g.replica(slot), State: ld.state[slot].String(),

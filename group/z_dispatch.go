@@ -25,6 +25,8 @@ func (g *Group) step(m *wire.Message) error {
 			return g.followerHeartbeat(m)
 		case wire.TimeoutNow:
 			return g.followerTimeoutNow(m)
+		case wire.Transfer:
+			return g.followerTransfer(m)
 		case wire.ReadIndexResponse:
 			return g.followerReadIndexResponse(m)
 		}
@@ -52,6 +54,8 @@ func (g *Group) step(m *wire.Message) error {
 			return g.leaderAppendResponse(m)
 		case wire.HeartbeatResponse:
 			return g.leaderHeartbeatResponse(m)
+		case wire.Transfer:
+			return g.leaderTransfer(m)
 		case wire.ReadIndex:
 			return g.leaderReadIndex(m)
 		case wire.Append, wire.Heartbeat:

@@ -72,10 +72,10 @@ func TestMembershipDecodeRefuses(t *testing.T) {
 		want  string
 	}{
 		{8, 2, "bad record: Membership: byte 8: autoLeave is not 0 or 1: 2"},
-		{16, MaxReplicas + 1, "bad record: Membership: byte 16: too many members: 17"},
-		{23, 0x80, "bad record: Membership: byte 16: too many members: 9223372036854775810"},
-		{16, 3, "bad record: Membership: 72 bytes of 96"},
-		{24 + 24 + 16, 8, "Membership: members[1]: bad record: Member: byte 16: role has unknown bits: 8"},
+		{24, MaxReplicas + 1, "bad record: Membership: byte 24: too many members: 17"},
+		{31, 0x80, "bad record: Membership: byte 24: too many members: 9223372036854775810"},
+		{24, 3, "bad record: Membership: 80 bytes of 104"},
+		{32 + 24 + 16, 8, "Membership: members[1]: bad record: Member: byte 16: role has unknown bits: 8"},
 	} {
 		src := sound.AppendTo(nil)
 		src[c.at] = c.value

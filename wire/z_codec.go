@@ -32,7 +32,7 @@ const (
 //	Vote               LogTerm Index Context
 //	VoteResponse
 //	TimeoutNow
-//	Transfer           (no term) Hint
+//	Transfer           (no term) Hint Context
 //	ReadIndex          (no term) Context
 //	ReadIndexResponse  Index Context
 //	Propose            (no term) Context Entries…
@@ -52,7 +52,7 @@ var shapes = [256]shape{
 	Vote:              {fixed: 64},
 	VoteResponse:      {fixed: 40, flags: flagReject},
 	TimeoutNow:        {fixed: 40},
-	Transfer:          {fixed: 40},
+	Transfer:          {fixed: 48},
 	ReadIndex:         {fixed: 40},
 	ReadIndexResponse: {fixed: 56, flags: flagReject},
 	Propose:           {fixed: 40, tail: true},
@@ -136,8 +136,9 @@ func (m *Message) AppendTo(dst []byte) []byte {
 		b := (*[40]byte)(out)
 		le.PutUint64(b[32:], uint64(m.Term))
 	case Transfer:
-		b := (*[40]byte)(out)
+		b := (*[48]byte)(out)
 		le.PutUint64(b[32:], uint64(m.Hint))
+		le.PutUint64(b[40:], m.Context)
 	case ReadIndex, Removed:
 		b := (*[40]byte)(out)
 		le.PutUint64(b[32:], m.Context)
@@ -223,8 +224,9 @@ func (m *Message) Decode(src []byte) (n int, err error) {
 		b := (*[40]byte)(src)
 		m.Term = Term(le.Uint64(b[32:]))
 	case Transfer:
-		b := (*[40]byte)(src)
+		b := (*[48]byte)(src)
 		m.Hint = Index(le.Uint64(b[32:]))
+		m.Context = le.Uint64(b[40:])
 	case ReadIndex, Removed:
 		b := (*[40]byte)(src)
 		m.Context = le.Uint64(b[32:])

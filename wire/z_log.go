@@ -42,6 +42,7 @@ func (m *Message) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 		enc.AddUint64("term", uint64(m.Term))
 	case Transfer:
 		enc.AddUint64("hint", uint64(m.Hint))
+		enc.AddUint64("context", m.Context)
 	case ReadIndex, Removed:
 		enc.AddUint64("context", m.Context)
 	case ReadIndexResponse, ProposeResponse, SnapshotResponse:

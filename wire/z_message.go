@@ -6,7 +6,7 @@ import "strconv"
 
 // ProtocolVersion is the version of messages and records that the schema
 // describes.
-const ProtocolVersion = 1
+const ProtocolVersion = 2
 
 // The hand-written half of the package speaks the same version, or the index
 // is out of bounds here.
@@ -72,7 +72,8 @@ const (
 	TimeoutNow MessageKind = 9
 	// Transfer asks the leader to hand over to a member.
 	//
-	//	Hint  replica id of the member
+	//	Hint     replica id of the member
+	//	Context  1: a follower has passed it on
 	Transfer MessageKind = 10
 	// ReadIndex asks the leader for an index that is safe to read at.
 	//

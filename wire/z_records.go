@@ -135,10 +135,10 @@ func (m *Member) Decode(src []byte) (n int, err error) {
 
 // Membership is the configuration of a group.
 //
-//	 0       8           16
-//	┌───────┬───────────┬───────┬───────────┐
-//	│ index │ autoLeave │ count │ members … │
-//	└───────┴───────────┴───────┴───────────┘
+//	 0       8           16           24
+//	┌───────┬───────────┬────────────┬───────┬───────────┐
+//	│ index │ autoLeave │ maxReplica │ count │ members … │
+//	└───────┴───────────┴────────────┴───────┴───────────┘
 type Membership struct {
 	// Index is the entry that made it; zero is the one the group was started
 	// with.
@@ -146,12 +146,15 @@ type Membership struct {
 	// AutoLeave makes the leader propose to leave a joint configuration by
 	// itself.
 	AutoLeave bool
+	// MaxReplica is the highest replica id that was ever given in the group, so
+	// that none is given twice; zero is the highest of Members.
+	MaxReplica ReplicaID
 	// Members are all replicas, each once.
 	Members []Member
 }
 
 // membershipBytes is the size of an encoded Membership without its members.
-const membershipBytes = 24
+const membershipBytes = 32
 
 // Size returns how many bytes AppendTo appends.
 func (m *Membership) Size() int {
@@ -167,6 +170,7 @@ func (m *Membership) AppendTo(dst []byte) []byte {
 	le := binary.LittleEndian
 	dst = le.AppendUint64(dst, uint64(m.Index))
 	dst = le.AppendUint64(dst, boolWord(m.AutoLeave))
+	dst = le.AppendUint64(dst, uint64(m.MaxReplica))
 	dst = le.AppendUint64(dst, uint64(len(m.Members)))
 	for i := range m.Members {
 		dst = m.Members[i].AppendTo(dst)
@@ -190,9 +194,9 @@ func (m *Membership) Decode(src []byte) (n int, err error) {
 	if autoLeave > 1 {
 		return 0, badRecord("Membership", 8, "autoLeave is not 0 or 1", autoLeave)
 	}
-	count := le.Uint64(b[16:])
+	count := le.Uint64(b[24:])
 	if count > MaxReplicas {
-		return 0, badRecord("Membership", 16, "too many members", count)
+		return 0, badRecord("Membership", 24, "too many members", count)
 	}
 	n = membershipBytes + int(count)*memberBytes
 	if len(src) < n {
@@ -206,9 +210,10 @@ func (m *Membership) Decode(src []byte) (n int, err error) {
 		}
 	}
 	*m = Membership{
-		Index:     Index(le.Uint64(b[:])),
-		AutoLeave: autoLeave == 1,
-		Members:   members,
+		Index:      Index(le.Uint64(b[:])),
+		AutoLeave:  autoLeave == 1,
+		MaxReplica: ReplicaID(le.Uint64(b[16:])),
+		Members:    members,
 	}
 	return n, nil
 }
