@@ -1,9 +1,13 @@
 package engine_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -122,4 +126,59 @@ func TestQueryPanicStopsOnlyItsReplica(t *testing.T) {
 	c.until("the replica stops", func() bool { return c.group(follower, 1).Err() != nil })
 	c.propose(1, "the group goes on")
 	c.propose(2, "so does the store")
+}
+
+// Bit-rot in entries that were durable is never served and never cut away in
+// silence: the group that lost them stays down with the place of the damage,
+// while its other replicas and the other groups of the store go on.
+func TestDamagedEntriesKeepOnlyTheirGroupDown(t *testing.T) {
+	c := newCluster(t, nil)
+	c.startAll(1, 2)
+	for i := range 10 {
+		c.propose(1, fmt.Sprintf("damaged-%d", i))
+		c.propose(2, fmt.Sprintf("healthy-%d", i))
+	}
+	c.converge(1, 10)
+	c.converge(2, 10)
+	dir := c.config(3).Dir
+	c.close(3)
+	flipByteAt(t, dir, "damaged-5")
+	c.open(3)
+	_, err := c.stores[3].StartGroup(c.ctx(), engine.GroupConfig{ID: 1, StateMachine: &ledger{}})
+	var corruption *raftlog.CorruptionError
+	if !errors.As(err, &corruption) {
+		t.Fatalf("start over damaged entries: %v, want CorruptionError", err)
+	}
+	c.start(3, 2)
+	c.propose(1, "two of three go on")
+	c.propose(2, "healthy")
+	c.converge(2, 11)
+}
+
+// flipByteAt damages the first byte of the only place below dir that holds the
+// text.
+func flipByteAt(t *testing.T, dir, text string) {
+	t.Helper()
+	found := 0
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if at := bytes.Index(data, []byte(text)); at >= 0 {
+			found++
+			data[at] ^= 0x20
+			return os.WriteFile(path, data, 0o600)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found != 1 {
+		t.Fatalf("%q is in %d files", text, found)
+	}
 }

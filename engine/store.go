@@ -130,7 +130,7 @@ func open(cfg Config, serial bool) (*Store, error) {
 		NoSync:       cfg.NoSync,
 		Serial:       serial,
 		Rand:         s.seeds.Uint64,
-		Events:       logEvents(cfg.Logger),
+		Events:       s.logEvents(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("store %d: open log: %w", cfg.ID, err)
@@ -310,6 +310,23 @@ func (s *Store) fail(err error) {
 	s.mu.RUnlock()
 }
 
+// damaged stops the groups that lost entries or hard state. Group 0 stands for
+// all: records were lost of which nobody can tell whose they were.
+func (s *Store) damaged(err *raftlog.CorruptionError, groups []wire.GroupID) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, id := range groups {
+		if r := s.groups[id]; r != nil {
+			r.fail(err)
+		}
+		if id == 0 {
+			for _, r := range s.running() {
+				r.fail(err)
+			}
+		}
+	}
+}
+
 // groupFailed reports that one group stopped by itself.
 func (s *Store) groupFailed(err *GroupFailedError) {
 	s.metrics.failedGroups.Add(1)
@@ -455,14 +472,17 @@ func (r *replica) close() {
 // never is a deadline that does not come.
 const never = math.MaxUint64
 
-// logEvents passes on what the log wants an operator to know.
-func logEvents(log *zap.Logger) raftlog.Events {
+// logEvents passes on what the log wants an operator to know, and stops groups
+// whose stored entries turn out to be damaged while they run.
+func (s *Store) logEvents() raftlog.Events {
+	log := s.cfg.Logger
 	return raftlog.Events{
 		TailCut: func(segment uint64, offset int64) {
 			log.Info("cut the unproven tail of the log", zap.Uint64("segment", segment), zap.Int64("offset", offset))
 		},
 		Damaged: func(err *raftlog.CorruptionError, groups []wire.GroupID) {
 			log.Error("the log is damaged", zap.Error(err), zap.Int("groups", len(groups)))
+			s.damaged(err, groups)
 		},
 		CheckpointSkipped: func(name string, err error) {
 			log.Warn("index checkpoint is not usable, scanning the whole log", zap.String("name", name), zap.Error(err))
