@@ -163,17 +163,45 @@ func ParseBlock(b []byte) (block Block, rest []byte, err error) {
 	if sum := xxhash.Sum64(block[8:]); sum != block.Sum() {
 		return nil, nil, fmt.Errorf("%w: checksum %x, header says %x", ErrBadBlock, sum, block.Sum())
 	}
-	payloads := block.Payloads()
-	for range block.Count() {
-		var ok bool
-		if _, payloads, ok = NextPayload(payloads); !ok {
-			return nil, nil, fmt.Errorf("%w: payload exceeds the block", ErrBadBlock)
-		}
-	}
-	if len(payloads) != 0 {
-		return nil, nil, fmt.Errorf("%w: %d bytes behind the last payload", ErrBadBlock, len(payloads))
+	if !HasPayloads(block.Payloads(), block.Count()) {
+		return nil, nil, fmt.Errorf("%w: its bytes are not %d payloads", ErrBadBlock, block.Count())
 	}
 	return block, b[size:], nil
+}
+
+// HasPayloads says whether b is count length-prefixed payloads and nothing else.
+//
+// Payloads of one size, the usual case, are checked without following each
+// prefix to the next: the loads do not wait for each other then, which halves
+// the cost of checking a received block.
+//
+//mr:hotpath
+func HasPayloads(b []byte, count int) bool {
+	if count < 1 || count > len(b)/payloadPrefixBytes {
+		return false
+	}
+	le := binary.LittleEndian
+	first := le.Uint32(b)
+	if stride := payloadPrefixBytes + uint64(first); stride*uint64(count) == uint64(len(b)) {
+		odd := uint32(0)
+		for at := uint64(0); at < uint64(len(b)); at += stride {
+			odd |= le.Uint32(b[at:]) ^ first
+		}
+		if odd == 0 {
+			return true
+		}
+	}
+	for range count {
+		if len(b) < payloadPrefixBytes {
+			return false
+		}
+		n := uint64(le.Uint32(b)) + payloadPrefixBytes
+		if n > uint64(len(b)) {
+			return false
+		}
+		b = b[n:]
+	}
+	return len(b) == 0
 }
 
 // Cut returns the entries of b within [lo, hi) as a block of their own, made in

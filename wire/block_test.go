@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/cespare/xxhash/v2"
@@ -236,5 +238,46 @@ func BenchmarkBlockSeal(b *testing.B) {
 				block.Seal(7, 11, 5, EntryCommand, count)
 			}
 		})
+	}
+}
+
+// HasPayloads agrees with walking the payloads one by one, for payloads of one
+// size and of many, and for bytes that are nearly payloads.
+func TestHasPayloadsAgreesWithAWalk(t *testing.T) {
+	walk := func(b []byte, count int) bool {
+		for range count {
+			var ok bool
+			if _, b, ok = NextPayload(b); !ok {
+				return false
+			}
+		}
+		return count > 0 && len(b) == 0
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 20_000 {
+		var b []byte
+		count := 1 + r.IntN(5)
+		size := r.IntN(4)
+		for range count {
+			if r.IntN(4) == 0 {
+				size = r.IntN(4)
+			}
+			b = append(binary.LittleEndian.AppendUint32(b, uint32(size)), make([]byte, size)...)
+		}
+		if r.IntN(3) == 0 {
+			b[r.IntN(len(b))] ^= 1 << r.IntN(8)
+		}
+		if r.IntN(4) == 0 {
+			count += r.IntN(3) - 1
+		}
+		if got, want := HasPayloads(b, count), walk(b, count); got != want {
+			t.Fatalf("%x, %d payloads: %v, the walk says %v", b, count, got, want)
+		}
+	}
+	// Counts that overflow when they are multiplied by a size.
+	for _, count := range []int{1<<61 + 1, 1 << 62, math.MaxInt, -1, 0} {
+		if HasPayloads([]byte{4, 0, 0, 0, 1, 2, 3, 4}, count) {
+			t.Errorf("%d payloads in 8 bytes", count)
+		}
 	}
 }
