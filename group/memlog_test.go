@@ -9,7 +9,6 @@ import (
 // memLog is a Storage in memory, with what has been written and not synced apart
 // from what is durable.
 type memLog struct {
-	group    wire.GroupID
 	hard     wire.HardState
 	base     wire.Index // compacted up to here
 	entries  []memEntry // from base+1 on
@@ -87,13 +86,6 @@ func (l *memLog) compact(index wire.Index) {
 	}
 	l.entries = append([]memEntry(nil), l.entries[index-l.base:]...)
 	l.base, l.baseTerm = index, term
-}
-
-// clone returns an independent copy.
-func (l *memLog) clone() *memLog {
-	c := *l
-	c.entries = append([]memEntry(nil), l.entries...)
-	return &c
 }
 
 // members returns voters 1..n.

@@ -9,12 +9,10 @@ import (
 	"multiraft/wire"
 )
 
-// plainTail is what a tail must amount to: a slice of entries, and how far of it
-// is durable.
+// plainTail is what a tail must amount to: a slice of entries.
 type plainTail struct {
 	terms    []wire.Term // of entry i+1
 	commands []string
-	durable  int
 }
 
 func (p *plainTail) term(i wire.Index) wire.Term {

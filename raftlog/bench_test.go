@@ -24,9 +24,7 @@ type round struct {
 	batch  Batch
 	next   wire.Index
 	count  int
-	arena  wire.Arena
 	space  []byte
-	done   chan error
 	synced int
 }
 

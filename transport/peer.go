@@ -36,8 +36,7 @@ type peer struct {
 
 	// The rest belongs to run.
 	conns [Lanes]*conn
-	live  int    // non-nil entries in conns
-	up    uint64 // incarnation given to PeerUp
+	live  int // non-nil entries in conns
 }
 
 func newPeer(t *TCP, id wire.StoreID, addr string) *peer {
