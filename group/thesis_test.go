@@ -98,6 +98,14 @@ func logOf(n *node) string {
 	return strings.Join(words, " ")
 }
 
+// campaign makes a replica campaign, which it must be able to.
+func campaign(t *testing.T, n *node) {
+	t.Helper()
+	if err := n.g.Campaign(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // 3.3: if one server's current term is smaller than the other's, it updates its
 // current term to the larger value; a candidate or leader that discovers that
 // its term is out of date immediately reverts to follower state.
@@ -105,10 +113,10 @@ func Test3_3_NewerTermMakesFollower(t *testing.T) {
 	for role, become := range map[Role]func(n *node){
 		Follower: func(*node) {},
 		PreCandidate: func(n *node) {
-			_ = n.g.Campaign()
+			campaign(t, n)
 		},
 		Candidate: func(n *node) {
-			_ = n.g.Campaign()
+			campaign(t, n)
 			for _, other := range n.c.nodes[1:] {
 				receive(t, n, wire.Message{Kind: wire.PreVoteResponse, From: other.id, Term: 3})
 			}
