@@ -220,9 +220,12 @@ func Multiraft() *Schema {
 			{Name: "Context", Type: "uint64", Doc: "Context comes back in the answer."},
 			{Name: "Entries", Form: Tail, Doc: "Entries are bytes borrowed by the message: sealed blocks, one behind the other."},
 		},
-		Kinds:     kinds(),
-		Records:   records(),
-		EveryRole: []Handler{{"handleVote", []string{"PreVote", "Vote"}}},
+		Kinds:   kinds(),
+		Records: records(),
+		EveryRole: []Handler{
+			{"handleVote", []string{"PreVote", "Vote"}},
+			{"handleRemoved", []string{"Removed"}},
+		},
 		Roles: []Role{
 			{"Follower", []Handler{
 				{"followerAppend", []string{"Append"}},

@@ -29,7 +29,26 @@ func tables(s *Schema) *File {
 	}
 	f.Add(doc("progressTable is what a leader knows about the members, by slot. Columns rather than rows, because each round reads one fact of all.",
 		Type().Id("progressTable").Struct(fields...)))
+	tableTake(f, s)
 	return f
+}
+
+// tableTake moves what is known about a member to another slot.
+func tableTake(f *File, s *Schema) {
+	var body []Code
+	for _, c := range s.Progress.Columns {
+		body = append(body, Id("p").Dot(c.Name).Index(Id("slot")).Op("=").Id("from").Dot(c.Name).Index(Id("at")))
+	}
+	for _, c := range s.Progress.Sets {
+		set := func() *Statement { return Id("p").Dot(c.Name) }
+		body = append(body,
+			set().Op("=").Add(set()).Dot("without").Call(Id("slot")),
+			If(Id("from").Dot(c.Name).Dot("has").Call(Id("at"))).Block(
+				set().Op("=").Add(set()).Dot("with").Call(Id("slot"))))
+	}
+	f.Add(doc("take sets what is known about the member in slot to what from knows about the one at at.",
+		pointerMethod("p", "progressTable", "take").Params(
+			Id("slot").Int(), Id("from").Op("*").Id("progressTable"), Id("at").Int()).Block(body...)))
 }
 
 // typeOf is the type of a column, with names of package wire qualified.

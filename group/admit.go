@@ -18,6 +18,7 @@ func (g *Group) admit(m *wire.Message) bool {
 		return false
 	}
 	if g.refusesToHear(m) {
+		g.tellRemoved(m.From)
 		return false
 	}
 	switch higher {

@@ -2,6 +2,7 @@ package group
 
 import (
 	"maps"
+	"slices"
 
 	"multiraft/wire"
 )
@@ -19,6 +20,7 @@ type checker struct {
 	committed []commitment // from index 1, once some replica knew
 	seen      map[wire.ReplicaID]sight
 	asked     map[uint64]question
+	changes   map[wire.Index]*wire.Membership // in force somewhere, by index
 	checks    int
 }
 
@@ -64,6 +66,7 @@ func newChecker(c *cluster, counts *counts, fail func(string, ...any)) *checker 
 		entries: map[wire.Index]map[wire.Term]identity{},
 		seen:    map[wire.ReplicaID]sight{},
 		asked:   map[uint64]question{},
+		changes: map[wire.Index]*wire.Membership{0: c.members},
 	}
 }
 
@@ -79,6 +82,7 @@ func (k *checker) check() {
 		k.checkRole(n)
 		k.checkCommit(n)
 		k.checkPromises(n)
+		k.checkMembers(n)
 		k.look(n)
 	}
 	if k.checks++; k.checks%16 == 0 {
@@ -132,8 +136,13 @@ func (k *checker) checkCommit(n *node) {
 // checkQuorum checks that majorities have entry i of n's log on disk.
 func (k *checker) checkQuorum(n *node, i wire.Index) {
 	var have, incoming, outgoing, in, out int
-	for _, other := range k.c.nodes {
-		role := k.c.members.Members[other.slot].Role
+	for _, member := range n.g.members.Members {
+		role, other := member.Role, k.c.node(member.Replica)
+		if other == nil {
+			incoming += int(role & wire.Voter)
+			outgoing += int(role & wire.Outgoing / wire.Outgoing)
+			continue
+		}
 		term, err := other.log.Term(i)
 		holds := 0
 		if err == nil && term == k.term(n, i) {
@@ -170,7 +179,11 @@ func (k *checker) checkPromises(n *node) {
 	if ld == nil {
 		return
 	}
-	for slot, other := range k.c.nodes {
+	for slot := range g.members.Members {
+		other := k.c.node(g.replica(slot))
+		if other == nil {
+			continue
+		}
 		if match := ld.match[slot]; other != n && (match >= ld.next[slot] || ld.next[slot] > g.log.last()+1) ||
 			g.log.term2(match) != other.log.termOrZero(match) && match >= other.log.base && match >= n.log.base {
 			// An entry is taken from a disk only for a newer leader.
@@ -185,6 +198,80 @@ func (k *checker) checkPromises(n *node) {
 	if ld.uncommittedBytes < 0 || g.commit == g.log.last() && ld.uncommittedBytes != 0 {
 		k.fail("replica %d counts %d uncommitted bytes, commit %d, last %d", n.id, ld.uncommittedBytes, g.commit, g.log.last())
 	}
+}
+
+// checkMembers checks that all replicas go through the same memberships, and that
+// quorums of neighbouring ones meet.
+func (k *checker) checkMembers(n *node) {
+	m := n.g.members
+	if n.g.joining || k.changes[m.Index] == m {
+		return
+	}
+	if known, ok := k.changes[m.Index]; ok {
+		if membersOf(known) != membersOf(m) {
+			k.fail("replica %d has membership %d as %s, others as %s", n.id, m.Index, membersOf(m), membersOf(known))
+		}
+		return
+	}
+	var before, after *wire.Membership
+	for index, other := range k.changes {
+		if index < m.Index && (before == nil || index > before.Index) {
+			before = other
+		}
+		if index > m.Index && (after == nil || index < after.Index) {
+			after = other
+		}
+	}
+	// One that only joiners went through may be between two that are known.
+	if after == nil && before != nil && before.Index == k.newestChange(m.Index) {
+		if !quorumsMeet(before, m) {
+			k.fail("membership %s behind %s: their quorums need not meet", membersOf(m), membersOf(before))
+		}
+		k.counts.changes++
+	}
+	k.changes[m.Index] = m
+}
+
+// newestChange returns the last committed membership in front of entry i.
+func (k *checker) newestChange(i wire.Index) wire.Index {
+	for i--; i > 0; i-- {
+		if k.committed[i-1].kind == wire.EntryConfig {
+			break
+		}
+	}
+	return i
+}
+
+// quorumsMeet says whether each quorum of a has a replica in each quorum of b, by
+// trying all.
+func quorumsMeet(a, b *wire.Membership) bool {
+	var ids []wire.ReplicaID
+	for _, m := range append(slices.Clone(a.Members), b.Members...) {
+		if !slices.Contains(ids, m.Replica) {
+			ids = append(ids, m.Replica)
+		}
+	}
+	isQuorum := func(m *wire.Membership, set int) bool {
+		for _, half := range []wire.MemberRole{wire.Voter, wire.Outgoing} {
+			votes, have := 0, 0
+			for _, member := range m.Members {
+				if member.Role&half != 0 {
+					votes++
+					have += set >> slices.Index(ids, member.Replica) & 1
+				}
+			}
+			if votes > 0 && have <= votes/2 {
+				return false
+			}
+		}
+		return true
+	}
+	for set := range 1 << len(ids) {
+		if isQuorum(a, set) && isQuorum(b, (1<<len(ids)-1)&^set) {
+			return false
+		}
+	}
+	return true
 }
 
 // look remembers how a replica looks.

@@ -47,6 +47,10 @@ type node struct {
 	acks    []Ack   // synced, not acknowledged
 	machine []entry
 	config  Config // what start adds to
+	gone    bool   // its host knows that it was removed
+	joins   bool   // it was added to the group later
+	// history is what Ready.Membership gave, oldest first; kept by a crash.
+	history []*wire.Membership
 	// keepApplying makes the machine apply at once what it is given.
 	keepApplying bool
 }
@@ -77,7 +81,50 @@ func (e entry) String() string {
 		}
 		return fmt.Sprintf("%d/%d:%s", e.index, e.term, e.command)
 	}
-	return fmt.Sprintf("%d/%d(kind %d)", e.index, e.term, e.kind)
+	var m wire.Membership
+	if _, err := m.Decode([]byte(e.command)); err != nil {
+		return fmt.Sprintf("%d/%d(kind %d)", e.index, e.term, e.kind)
+	}
+	return fmt.Sprintf("%d/%d:%s", e.index, e.term, membersOf(&m))
+}
+
+// membersOf writes a membership: voters v, outgoing ones o, learners l.
+func membersOf(m *wire.Membership) string {
+	var words []string
+	for _, member := range m.Members {
+		word := fmt.Sprint(member.Replica)
+		for role, letter := range []string{"v", "o", "l"} {
+			if member.Role&(1<<role) != 0 {
+				word += letter
+			}
+		}
+		words = append(words, word)
+	}
+	return "{" + strings.Join(words, " ") + "}" + when(m.AutoLeave, " leaves")
+}
+
+// isGone says that a membership is without n, and that n was in one before.
+func (n *node) isGone(m *wire.Membership) bool {
+	if place(m, n.id) >= 0 {
+		return false
+	}
+	for _, old := range append([]*wire.Membership{n.c.members}, n.history...) {
+		if place(old, n.id) >= 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// join adds a replica to the cluster that knows of no members.
+func (c *cluster) join(id wire.ReplicaID) *node {
+	n := &node{
+		c: c, slot: len(c.nodes), id: id, joins: true,
+		rand: fixedRand(3 * len(c.nodes)), log: &memLog{}, keepApplying: true,
+	}
+	n.config.Members = &wire.Membership{Members: []wire.Member{{Replica: id, Store: wire.StoreID(id), Role: wire.Learner}}}
+	c.nodes = append(c.nodes, n)
+	return n
 }
 
 // entriesOf lists the entries of concatenated blocks.
@@ -119,7 +166,14 @@ func newCluster(members *wire.Membership, tuning Tuning) *cluster {
 // has kept.
 func (n *node) start(applied wire.Index) error {
 	cfg := n.config
-	cfg.Group, cfg.Replica, cfg.Members, cfg.Tuning = 1, n.id, n.c.members, &n.c.tuning
+	if cfg.Members == nil {
+		cfg.Members = n.c.members
+	}
+	if last := len(n.history) - 1; last >= 0 {
+		cfg.Members = n.history[last]
+	}
+	cfg.Join = place(cfg.Members, n.id) < 0 || n.joins && len(n.history) == 0
+	cfg.Group, cfg.Replica, cfg.Tuning = 1, n.id, &n.c.tuning
 	cfg.Storage, cfg.Rand, cfg.Now, cfg.Applied = n.log, n.rand, n.c.now, applied
 	g, err := New(cfg)
 	if err != nil {
@@ -157,6 +211,9 @@ func (n *node) ready() bool {
 	}
 	for i := range rd.Messages {
 		n.c.send(n, &rd.Messages[i])
+	}
+	if rd.Membership != nil {
+		n.history = append(n.history, rd.Membership)
 	}
 	n.takeCommitted(rd)
 	for _, r := range rd.Reads {
@@ -395,6 +452,8 @@ func describe(m *wire.Message) string {
 		} else {
 			b.WriteString(" granted")
 		}
+	case wire.Removed:
+		fmt.Fprintf(&b, " membership=%d", m.Context)
 	case wire.Transfer:
 		fmt.Fprintf(&b, " target=%d", m.Hint)
 	case wire.ReadIndex:

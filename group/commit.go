@@ -84,7 +84,7 @@ const storedBatch = 1 << 14
 func (g *Group) toHandOut() bool {
 	// G6. The commit index may be ahead of this replica's disk. What was applied
 	// and then lost with the log would be ahead of it after a restart.
-	return g.handed.last < min(g.commit, g.log.durable) &&
+	return g.changing == nil && g.handed.last < min(g.commit, g.log.durable) &&
 		g.handed.firstBytes+g.handed.restBytes < g.tuning.MaxCommittedBytes
 }
 
@@ -105,11 +105,51 @@ func (g *Group) takeCommitted(rd *Ready) {
 	}
 	first, last := g.handed.last+1, min(g.commit, g.log.durable)
 	rd.CommittedFirst = first
-	if first <= g.log.base {
+	size := 0
+	if g.log.unread(first) {
+		size = g.takeUnread(rd, last)
+	}
+	if c := g.log.configs; c != nil && len(c.at) > 0 {
+		last = min(last, c.at[0])
+	}
+	switch {
+	case len(rd.Committed) > 0:
+		rd.CommittedLast = min(last, rd.Committed[len(rd.Committed)-1].Last())
+		g.handed.add(rd.CommittedLast, size)
+	case first <= g.log.base:
 		rd.CommittedLast = min(last, g.log.base, first+storedBatch-1)
 		g.handed.add(rd.CommittedLast, g.tuning.MaxCommittedBytes)
-		return
+	default:
+		g.takeLive(rd, first, last)
 	}
+	if g.log.configs != nil {
+		g.takeChange(rd)
+		g.log.passConfigs(rd.CommittedLast)
+	}
+}
+
+// takeUnread hands out entries up to last that were stored when the group was
+// made, and returns their bytes. They are read here, and not by the caller,
+// because any of them may be a membership.
+func (g *Group) takeUnread(rd *Ready, last wire.Index) (size int) {
+	blocks, err := g.log.readConfigs(last, g.tuning.MaxCommittedBytes)
+	if err != nil {
+		_ = g.fail("G13", g.log.configs.next, "entries to apply: %w", err) // kept in g.fault
+		return 0
+	}
+	rd.Committed = append(rd.Committed, blocks...)
+	for _, b := range blocks {
+		size += len(b)
+	}
+	return size
+}
+
+// takeLive hands out entries [first, last] as far as they may go at once.
+//
+// REQUIRES: all of them are in memory.
+//
+//mr:hotpath
+func (g *Group) takeLive(rd *Ready, first, last wire.Index) {
 	live, bytes := g.log.live(), 0
 	for i := g.log.locate(first); i < len(live) && live[i].first <= last; i++ {
 		size := len(live[i].block)
@@ -132,6 +172,13 @@ func (g *Group) Applied(index wire.Index) {
 	}
 	g.applied = min(index, g.handed.last) // G6
 	g.handed.applied(g.applied)
+	if m := g.changing; m != nil && m.Index <= g.applied {
+		g.changing = nil
+		g.enter(m)
+	}
+	if g.leading != nil && g.outgoing != 0 {
+		g.leaveByItself()
+	}
 }
 
 // release lets go of blocks in memory that are durable, committed, handed out,

@@ -11,11 +11,19 @@ import (
 type Config struct {
 	// Group is the group's id, the same on all replicas. Must not be zero.
 	Group wire.GroupID
-	// Replica is this replica; it must be one of Members.
+	// Replica is this replica; it must be one of Members, unless it joins.
 	Replica wire.ReplicaID
-	// Members are all replicas of the group, this one included. It is kept, and
-	// must not change; groups with equal members may share one.
+	// Members are all replicas of the group, this one included: those it was
+	// started with, or the newest that Ready.Membership gave. They must be at least
+	// as new as Applied: a host stores a membership before its machine does
+	// durably what comes behind. It is kept, and must not change; groups with equal
+	// members may share one.
 	Members *wire.Membership
+	// Join says that this replica was added to a group that runs already and does
+	// not know a membership that it is in. It waits for the leader, whose entries
+	// or snapshot hold one. Members may be any, this replica alone as a learner
+	// for instance.
+	Join bool
 	// Tuning may be shared by groups. Nil means all defaults.
 	Tuning *Tuning
 	// Storage holds the durable log and hard state.
@@ -86,40 +94,15 @@ func (c *Config) Validate() error {
 		fault("Members: must not be nil")
 		return errors.Join(faults...)
 	}
-	c.validateMembers(fault)
-	return errors.Join(faults...)
-}
-
-func (c *Config) validateMembers(fault func(string, ...any)) {
-	members := c.Members.Members
-	if len(members) > MaxReplicas {
-		fault("Members: %d must be at most %d", len(members), MaxReplicas)
-		return
+	validateMembers(c.Members, fault)
+	if c.Join {
+		return errors.Join(faults...)
 	}
-	voters, self := 0, false
-	for i, m := range members {
-		self = self || m.Replica == c.Replica
-		if m.Role&wire.Voter != 0 {
-			voters++
-		}
-		switch {
-		case m.Replica == 0:
-			fault("Members[%d]: replica must not be zero", i)
-		case m.Role&(wire.Voter|wire.Outgoing|wire.Learner) == 0:
-			fault("Members[%d]: replica %d has no role", i, m.Replica)
-		case m.Role&wire.Voter != 0 && m.Role&wire.Learner != 0:
-			fault("Members[%d]: replica %d must not be voter and learner", i, m.Replica)
-		}
-		for _, other := range members[:i] {
-			if other.Replica == m.Replica && m.Replica != 0 {
-				fault("Members[%d]: replica %d must be there once", i, m.Replica)
-			}
-		}
-	}
-	if voters == 0 {
+	if !hasVoter(c.Members) {
 		fault("Members: must hold a voter")
 	}
-	if !self && c.Replica != 0 {
+	if c.Replica != 0 && place(c.Members, c.Replica) < 0 {
 		fault("Members: must hold Replica (%d)", c.Replica)
 	}
+	return errors.Join(faults...)
 }

@@ -15,6 +15,7 @@ func init() {
 		"add-group":   (*scenario).addGroup,
 		"apply":       (*scenario).apply,
 		"campaign":    (*scenario).campaign,
+		"change":      (*scenario).change,
 		"clock":       (*scenario).clock,
 		"compact":     (*scenario).compact,
 		"crash":       (*scenario).crash,
@@ -23,6 +24,8 @@ func init() {
 		"drop":        (*scenario).drop,
 		"forget":      (*scenario).forget,
 		"hold-apply":  (*scenario).holdApply,
+		"join":        (*scenario).join,
+		"leave":       (*scenario).leave,
 		"log":         (*scenario).log,
 		"messages":    (*scenario).messages,
 		"persist":     (*scenario).persist,
@@ -77,6 +80,7 @@ func (s *scenario) addGroup(cmd command) {
 		MaxUncommittedBytes: int(s.keyedNumber(cmd, "uncommitted-bytes", 0)),
 		MaxCommittedBytes:   int(s.keyedNumber(cmd, "committed-bytes", 0)),
 		MaxTailBytes:        int(s.keyedNumber(cmd, "tail-bytes", 0)),
+		StayWhenRemoved:     slices.Contains(cmd.args, "stay-when-removed"),
 		DisablePreVote:      slices.Contains(cmd.args, "no-pre-vote"),
 		DisableCheckQuorum:  slices.Contains(cmd.args, "no-check-quorum"),
 	})
@@ -157,6 +161,59 @@ func (s *scenario) propose(cmd command) {
 		} else {
 			s.printf("%d/%d", first, term)
 		}
+	}
+}
+
+// change proposes another membership; stores have the ids of their replicas.
+//
+//	change 1 voters=(4,5) learners=(6) remove=(2) joint explicit if=7
+//	----
+//	8/2
+func (s *scenario) change(cmd command) {
+	c := MembershipChange{IfIndex: wire.Index(s.keyedNumber(cmd, "if", 0)), Joint: slices.Contains(cmd.args, "joint")}
+	if slices.Contains(cmd.args, "explicit") {
+		c.Leave = LeaveExplicit
+	}
+	for _, part := range []struct {
+		key string
+		op  ChangeOp
+	}{{"voters", AddVoter}, {"learners", AddLearner}, {"remove", Remove}} {
+		if list, ok := cmd.keyed[part.key]; ok {
+			for _, text := range strings.Split(list, ",") {
+				id, store, found := strings.Cut(text, "@")
+				if !found {
+					store = id
+				}
+				c.Changes = append(c.Changes, Change{part.op, wire.ReplicaID(s.number(cmd, id)), wire.StoreID(s.number(cmd, store))})
+			}
+		}
+	}
+	s.proposed(s.node(cmd).g.ChangeMembers(c))
+}
+
+// leave proposes to leave a joint configuration.
+//
+//	leave 1
+//	----
+//	9/2
+func (s *scenario) leave(cmd command) { s.proposed(s.node(cmd).g.LeaveJoint()) }
+
+func (s *scenario) proposed(index wire.Index, term wire.Term, err error) {
+	if err != nil {
+		s.printf("%v", err)
+	} else {
+		s.printf("%d/%d", index, term)
+	}
+}
+
+// join starts a replica that is to be added to the group.
+//
+//	join 4
+//	----
+//	ok
+func (s *scenario) join(cmd command) {
+	if err := s.c.join(wire.ReplicaID(s.number(cmd, cmd.args[0]))).start(0); err != nil {
+		s.printf("%v", err)
 	}
 }
 
@@ -351,12 +408,16 @@ func (s *scenario) crash(cmd command) {
 	s.node(cmd).crash(int(s.keyedNumber(cmd, "keep", 0)))
 }
 
-// restart starts a replica that is down, its machine holding applied=.
+// restart starts a replica that is down, its machine holding applied=; with
+// first-members its host has not stored memberships that are not applied.
 //
 //	restart 1 applied=2
 //	----
 //	ok
 func (s *scenario) restart(cmd command) {
+	if slices.Contains(cmd.args, "first-members") {
+		s.node(cmd).history = nil
+	}
 	if err := s.node(cmd).start(wire.Index(s.keyedNumber(cmd, "applied", 0))); err != nil {
 		s.printf("%v", err)
 	}
@@ -451,6 +512,9 @@ func (s *scenario) status(cmd command) {
 		n.g.Status(&st)
 		s.printf("%d: %s term=%d vote=%d leader=%d commit=%d applied=%d durable=%d last=%d",
 			id, st.Role, st.Term, st.Vote, st.Leader, st.Commit, st.Applied, st.Durable, st.Last)
+		if st.Members.Index != 0 || st.Joining || st.Removed {
+			s.printf("  members %d: %s%s%s", st.Members.Index, membersOf(st.Members), when(st.Joining, " joining"), when(st.Removed, " removed"))
+		}
 		if st.Transferee != 0 {
 			s.printf("  hands over to %d", st.Transferee)
 		}

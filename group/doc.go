@@ -10,7 +10,8 @@
 //	                            │ tail ─── blocks not yet let go of   │      ├─ Messages   ─▶ transport
 //	log ───────▶ Persisted ───▶ │ leading ─ progress of each member   │      ├─ Blocks     ─▶ log, then Persisted
 //	machine ───▶ Applied ─────▶ │ reads ── rounds of read requests    │      ├─ Committed  ─▶ machine, then Applied
-//	                            └──────────────▲──────────────────────┘      └─ Reads      ─▶ readers
+//	                            │ change ─ the membership in force    │      ├─ Reads      ─▶ readers
+//	                            └──────────────▲──────────────────────┘      └─ Membership ─▶ where the host keeps it
 //	                                           └ Storage: what is durable, and terms
 //
 // # Terms
@@ -50,7 +51,14 @@
 //     within the log, the term is at least that of the last entry.
 //   - G13: blocks are well formed, contiguous, of this group, and of terms that
 //     fit their place.
-//   - G14: the membership is the one the group was started with.
+//   - G14: the membership in force is that of the newest membership entry applied
+//     here, or the one the group was made with when that is newer. It changes only
+//     in Applied, and all replicas go through the same ones.
+//   - G15: a leader appends a membership only once it has applied an entry of its
+//     term and all memberships in front. So neighbouring memberships have quorums
+//     that meet, and of several membership entries in one log all but the last are
+//     committed. A replica does not campaign while one it knows to be committed is
+//     not applied.
 //
 // A broken invariant is a fault of this group alone: it stops, says so in
 // [Group.Err] with a [*FaultError], and takes and gives nothing more. Nothing

@@ -67,6 +67,11 @@ func (g *Group) Campaign() error {
 		return ErrNotVoter
 	case g.role == Leader:
 		return nil
+	case g.awaitsChange():
+		if g.fault != nil {
+			return g.fault
+		}
+		return ErrAwaitsChange
 	case g.term == 0:
 		g.becomeCandidate(false)
 	default:
@@ -143,6 +148,7 @@ func (g *Group) takeVoteRequests(rd *Ready) {
 // voter does not matter: a candidate asks whom it takes for one, and may know
 // of a newer membership.
 func (g *Group) handleVote(m *wire.Message) error {
+	g.tellRemoved(m.From)
 	// A pre-vote for a higher term does not depend on the vote of this one.
 	free := m.Kind == wire.PreVote && m.Term > g.term ||
 		g.vote == m.From || g.vote == 0 && g.lead == 0

@@ -32,9 +32,9 @@ var (
 	// ErrBadProposal is returned by Propose for a block whose payloads are not as
 	// many as the caller says, or too large. Nothing was appended.
 	ErrBadProposal = errors.New("malformed proposal")
-	// ErrMembershipChange is the reason of the fault of a replica that is sent a
-	// membership change: this version has static membership.
-	ErrMembershipChange = errors.New("membership changes are not supported by this version")
+	// ErrAwaitsChange is returned by Campaign while a committed membership is not
+	// applied. The caller tries again when it is.
+	ErrAwaitsChange = errors.New("a committed membership is not applied yet")
 )
 
 // FaultError says why a group stopped. It is final: the group does nothing
@@ -56,6 +56,23 @@ func (e *FaultError) Error() string {
 
 // Unwrap returns the reason.
 func (e *FaultError) Unwrap() error { return e.Err }
+
+// MembershipError refuses a membership change before anything was appended.
+type MembershipError struct {
+	Reason MembershipReason
+	// Replica is the one it is about, zero if it is about none.
+	Replica wire.ReplicaID
+	// Index is that of the membership in force.
+	Index wire.Index
+}
+
+// Error names the reason and the replica.
+func (e *MembershipError) Error() string {
+	if e.Replica != 0 {
+		return fmt.Sprintf("membership change: replica %d: %s", e.Replica, e.Reason)
+	}
+	return fmt.Sprintf("membership change: %s", e.Reason)
+}
 
 // fail stops the group, unless it has stopped already, and returns the fault.
 func (g *Group) fail(rule string, index wire.Index, format string, args ...any) error {

@@ -53,7 +53,9 @@ type Group struct {
 	// Soft state.
 	lead wire.ReplicaID // zero: none known
 	role Role
-	slot uint8 // of this replica
+	slot uint8 // of this replica; noSlot when it is no member
+	// joining: it is in no membership that it knows of; removed: no more.
+	joining, removed bool
 
 	incoming, outgoing replicaSet // the voters, of both halves
 	others             replicaSet // all members but this one
@@ -88,6 +90,12 @@ type Group struct {
 	refusedTerm          wire.Term
 	beatContext          uint64
 
+	// changing is the membership handed out and not applied yet.
+	changing *wire.Membership
+	// orderedAt is the term in which the leader ordered a campaign that had to wait
+	// for changing.
+	orderedAt wire.Term
+
 	applied wire.Index // acknowledged by the machine
 	handed  handOut    // given to the machine
 
@@ -108,26 +116,14 @@ func New(cfg Config) (*Group, error) {
 	g := &Group{
 		id:       cfg.Group,
 		self:     cfg.Replica,
-		members:  cfg.Members,
 		tuning:   tuningOrDefault(cfg.Tuning),
 		rand:     cfg.Rand,
 		priority: cfg.Priority,
 		now:      cfg.Now,
 		log:      tail{storage: cfg.Storage},
 	}
-	for slot, m := range cfg.Members.Members {
-		if m.Role&wire.Voter != 0 {
-			g.incoming = g.incoming.with(slot)
-		}
-		if m.Role&wire.Outgoing != 0 {
-			g.outgoing = g.outgoing.with(slot)
-		}
-		if m.Replica == g.self {
-			g.slot = uint8(slot)
-		} else {
-			g.others = g.others.with(slot)
-		}
-	}
+	g.setMembers(cfg.Members)
+	g.joining = cfg.Join
 	if err := g.restore(cfg.Applied); err != nil {
 		return nil, err
 	}
@@ -167,11 +163,16 @@ func (g *Group) restore(applied wire.Index) error {
 		return g.fail("G12", last, "state machine applied %d, behind the last stored entry", applied)
 	case applied < compacted:
 		return g.fail("G12", compacted, "state machine applied %d, entries up to %d are compacted", applied, compacted)
+	case g.members.Index > last:
+		return g.fail("G12", last, "membership of entry %d, behind the last stored entry", g.members.Index)
 	}
-	g.commit = max(g.commit, applied)
+	g.commit = max(g.commit, applied, g.members.Index)
 	g.log.restore(last, lastTerm)
 	g.applied = applied
 	g.handed.last = applied
+	if applied < last {
+		g.log.configs = &configs{next: applied + 1, end: last}
+	}
 	return nil
 }
 
@@ -197,6 +198,10 @@ func (g *Group) Tick(now uint64) {
 	if g.leading != nil {
 		g.tickLeader()
 	} else if g.now >= g.electionAt && g.isVoter() {
+		if g.awaitsChange() {
+			g.becomeFollower(g.term, 0)
+			return
+		}
 		g.campaign(false)
 	}
 }
@@ -227,18 +232,16 @@ func (g *Group) Deadline() uint64 {
 // isVoter says whether this replica votes in either configuration.
 //
 //mr:hotpath
-func (g *Group) isVoter() bool { return (g.incoming | g.outgoing).has(int(g.slot)) }
+func (g *Group) isVoter() bool {
+	return (g.incoming | g.outgoing).has(int(g.slot))
+}
 
 // slotOf returns the slot of a member.
 //
 //mr:hotpath
 func (g *Group) slotOf(r wire.ReplicaID) (slot int, ok bool) {
-	for slot := range g.members.Members {
-		if g.members.Members[slot].Replica == r {
-			return slot, true
-		}
-	}
-	return 0, false
+	slot = place(g.members, r)
+	return slot, slot >= 0
 }
 
 // replica returns the member in a slot.

@@ -30,6 +30,7 @@ type leading struct {
 	handover handover
 
 	firstIndex       wire.Index // the empty entry of this leader; all behind it are of its term
+	pendingConfig    wire.Index // no membership is appended before this entry is applied (G15)
 	uncommittedBytes int        // payloads proposed in this term and not committed
 
 	readRound     uint64 // the newest round of reads begun
@@ -161,6 +162,8 @@ func (ld *leading) confirmedRound(self int, incoming, outgoing replicaSet) uint6
 	for slot := range ld.readAck {
 		rounds[slot] = wire.Index(ld.readAck[slot])
 	}
-	rounds[self] = wire.Index(ld.readRound)
+	if self != noSlot {
+		rounds[self] = wire.Index(ld.readRound)
+	}
 	return uint64(jointCommitIndex(&rounds, incoming, outgoing))
 }

@@ -34,6 +34,10 @@ type Ready struct {
 	// block may reach beyond them. Empty means: read them from storage, where
 	// they are durable.
 	Committed []wire.Block
+	// Membership is what entry CommittedLast makes the membership, nil when it does
+	// not. The group switches to it when Applied tells that the entry is applied,
+	// and hands out nothing behind it before. A host stores it to start from.
+	Membership *wire.Membership
 	// Reads are answers to ReadIndex.
 	Reads []ReadState
 	// Arena is the caller's; blocks that must be cut or joined are made in it.
@@ -86,6 +90,7 @@ func (rd *Ready) reset() {
 	rd.After = rd.After[:0]
 	rd.CommittedFirst, rd.CommittedLast = 1, 0
 	rd.Committed = rd.Committed[:0]
+	rd.Membership = nil
 	rd.Reads = rd.Reads[:0]
 	if rd.Arena == nil {
 		rd.Arena = new(wire.Arena) //mr:alloc once per Ready of a caller that brings no arena
@@ -211,7 +216,9 @@ func (g *Group) Persisted(a Ack) {
 		g.owesAck = g.owesAck || min(g.verified, g.log.durable) > max(durable, g.answered)
 		if g.leading != nil {
 			// G4
-			g.leading.match[g.slot] = g.log.durable
+			if g.isMember() {
+				g.leading.match[g.slot] = g.log.durable
+			}
 			g.advanceCommit()
 		}
 	}

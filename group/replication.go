@@ -19,6 +19,8 @@ func (g *Group) becomeLeader() {
 	ld.heartbeatAt = g.now + uint64(g.tuning.HeartbeatTicks)
 	ld.quorumAt = g.now + uint64(g.tuning.ElectionTicks)
 	ld.firstIndex = g.log.last() + 1
+	// A membership of an earlier term may be anywhere in the log.
+	ld.pendingConfig = ld.firstIndex
 
 	empty := wire.AppendPayload(wire.NewBlock(nil), nil)
 	empty.Seal(g.id, ld.firstIndex, g.term, wire.EntryEmpty, 1)
@@ -244,6 +246,7 @@ func (g *Group) takeHeartbeat(rd *Ready, slot int) {
 func (g *Group) leaderAppendResponse(m *wire.Message) error {
 	slot, ok := g.slotOf(m.From)
 	if !ok {
+		g.tellRemoved(m.From)
 		return nil
 	}
 	ld := g.leading
@@ -275,6 +278,7 @@ func (g *Group) leaderAppendResponse(m *wire.Message) error {
 func (g *Group) leaderHeartbeatResponse(m *wire.Message) error {
 	slot, ok := g.slotOf(m.From)
 	if !ok {
+		g.tellRemoved(m.From)
 		return nil
 	}
 	ld := g.leading
@@ -371,7 +375,9 @@ func (g *Group) checkEntries(m *wire.Message) error {
 				block.Group(), block.First(), block.Term(), prev, prevTerm)
 		}
 		if block.Kind() == wire.EntryConfig {
-			return g.fail("G14", block.First(), "%w", ErrMembershipChange)
+			if _, err := decodeChange(block); err != nil {
+				return badMessage(m, "membership %d: %w", block.First(), err)
+			}
 		}
 		prev, prevTerm, rest = block.Last(), block.Term(), after
 	}

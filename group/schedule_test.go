@@ -1,6 +1,7 @@
 package group
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -41,7 +42,7 @@ func TestSchedules(t *testing.T) {
 	// A schedule that never elects, crashes or conflicts checks nothing.
 	for what, n := range map[string]int{
 		"leaders": total.leaders, "crashes": total.crashes, "committed": total.committed,
-		"truncations": total.truncations, "reads": total.reads, "lost": total.lost, "stored": total.stored,
+		"truncations": total.truncations, "changes": total.changes, "transfers": total.transfers, "reads": total.reads, "lost": total.lost, "stored": total.stored,
 	} {
 		if n < seeds/4 {
 			t.Errorf("only %d %s in %d schedules", n, what, seeds)
@@ -51,7 +52,7 @@ func TestSchedules(t *testing.T) {
 
 // counts says what schedules have gone through.
 type counts struct {
-	leaders, crashes, committed, truncations, reads, lost, stored int
+	leaders, crashes, committed, truncations, reads, lost, stored, changes, transfers int
 }
 
 func (c *counts) add(d counts) {
@@ -62,6 +63,8 @@ func (c *counts) add(d counts) {
 	c.reads += d.reads
 	c.lost += d.lost
 	c.stored += d.stored
+	c.changes += d.changes
+	c.transfers += d.transfers
 }
 
 // schedule is one random run and what the checker knows about it.
@@ -76,6 +79,7 @@ type schedule struct {
 	side      replicaSet // a partition: these on one side, the rest on the other
 	proposals int
 	asked     uint64 // reads
+	compacted bool
 	checker   *checker
 }
 
@@ -148,7 +152,7 @@ func (s *schedule) run() {
 	for range 1000 + s.rand.IntN(2000) {
 		n := s.c.nodes[s.rand.IntN(len(s.c.nodes))]
 		if n.g == nil {
-			if s.rand.IntN(4) == 0 {
+			if !n.gone && s.rand.IntN(4) == 0 {
 				s.restart(n)
 			}
 			continue
@@ -165,7 +169,7 @@ func (s *schedule) heal() {
 	s.note("heal")
 	s.side = 0
 	for _, n := range s.c.nodes {
-		if n.g == nil {
+		if n.g == nil && !n.gone {
 			s.restart(n)
 		}
 		n.keepApplying = true
@@ -174,6 +178,9 @@ func (s *schedule) heal() {
 	for round := range 3000 {
 		s.c.now++
 		for _, n := range s.c.nodes {
+			if n.g == nil {
+				continue
+			}
 			n.g.Tick(s.c.now)
 			for n.ready() {
 				s.checker.check()
@@ -190,6 +197,12 @@ func (s *schedule) heal() {
 		if leader == nil {
 			continue
 		}
+		if isJoint(leader.g.members) && !leader.g.members.AutoLeave {
+			// Refused while it is on its way, which is as well.
+			if _, _, err := leader.g.LeaveJoint(); err == nil {
+				continue
+			}
+		}
 		if round > 200 && want == 0 {
 			if first, _, err := leader.g.Propose(commands("last"), 1); err == nil {
 				want = first
@@ -197,7 +210,7 @@ func (s *schedule) heal() {
 		}
 		done := want > 0 && len(s.checker.asked) == 0
 		for _, n := range s.c.nodes {
-			done = done && len(n.machine) >= int(want) && n.log.Last() == leader.log.Last()
+			done = done && (n.g == nil || place(leader.g.members, n.id) < 0 || len(n.machine) >= int(want) && n.log.Last() == leader.log.Last())
 		}
 		if done {
 			s.checker.scan()
@@ -206,6 +219,9 @@ func (s *schedule) heal() {
 	}
 	var st Status
 	for _, n := range s.c.nodes {
+		if n.g == nil {
+			continue
+		}
 		n.g.Status(&st)
 		s.note("%+v", st)
 	}
@@ -244,11 +260,13 @@ func (s *schedule) act(n *node, lossy int) {
 		s.read(n)
 	case roll < 975:
 		n.g.Applied(wire.Index(s.rand.IntN(len(n.machine) + 1)))
-	case roll < 980:
+	case roll < 977:
 		n.g.Unreachable(s.c.nodes[s.rand.IntN(len(s.c.nodes))].id)
-	case roll < 985:
+	case roll < 979:
 		s.compact(n)
-	case roll < 987:
+	case roll < 986:
+		s.reign()
+	case roll < 988:
 		if lossy > 0 {
 			s.crash(n)
 		}
@@ -260,7 +278,7 @@ func (s *schedule) act(n *node, lossy int) {
 			s.note("sides: %b", s.side&(1<<len(s.c.nodes)-1))
 		}
 	default:
-		if err := n.g.Campaign(); err != nil && err != ErrNotVoter {
+		if err := n.g.Campaign(); err != nil && err != ErrNotVoter && err != ErrAwaitsChange {
 			s.fail("campaign: %v", err)
 		}
 	}
@@ -280,6 +298,10 @@ func (s *schedule) deliver(lossy int) {
 	i := s.rand.IntN(min(len(s.c.net), 1+s.rand.IntN(1+20*lossy)))
 	m := &s.c.net[i]
 	from, to := s.c.node(m.From), s.c.node(m.To)
+	if to == nil {
+		s.c.net = slices.Delete(s.c.net, i, i+1)
+		return
+	}
 	switch roll := s.rand.IntN(40); {
 	case roll < lossy, s.side.has(from.slot) != s.side.has(to.slot):
 		s.note("lost: %s", describe(m))
@@ -322,7 +344,7 @@ func (s *schedule) propose(n *node) {
 		if n.g.Role() != Leader || term != n.g.Term() || n.g.LastIndex() != first+wire.Index(len(cmds))-1 {
 			s.fail("proposed at %d/%d by a %s", first, term, n.g.Role())
 		}
-	case err != ErrNotLeader && err != ErrBusy:
+	case err != ErrNotLeader && err != ErrBusy && err != ErrTransferring:
 		s.fail("propose: %v", err)
 	}
 }
@@ -332,6 +354,64 @@ func (s *schedule) read(n *node) {
 	if err := n.g.ReadIndex(s.asked); err == nil {
 		s.note("%d: asks for read %d", n.id, s.asked)
 		s.checker.ask(n, s.asked)
+	}
+}
+
+// reign has a leader change the membership or hand over, or a follower forget it.
+func (s *schedule) reign() {
+	i := slices.IndexFunc(s.c.nodes, func(n *node) bool { return n.g != nil && n.g.Role() == Leader })
+	if i < 0 {
+		return
+	}
+	leader := s.c.nodes[i]
+	any := s.c.nodes[s.rand.IntN(len(s.c.nodes))]
+	switch s.rand.IntN(8) {
+	case 0, 1:
+		if err := leader.g.TransferLeader(any.id); err == nil && any != leader {
+			s.note("%d: hands over to %d", leader.id, any.id)
+			s.transfers++
+		}
+	case 2:
+		if any.g != nil {
+			s.note("%d: forgets", any.id)
+			any.g.ForgetLeader()
+		}
+	case 3:
+		if _, _, err := leader.g.LeaveJoint(); err == nil {
+			s.note("%d: leaves", leader.id)
+		}
+	default:
+		s.change(leader)
+	}
+}
+
+// change proposes up to three changes at once. Most that make no sense are
+// refused.
+func (s *schedule) change(leader *node) {
+	c := MembershipChange{Leave: LeaveMode(s.rand.IntN(2)), Joint: s.rand.IntN(4) == 0}
+	highest := highestReplica(leader.g.members)
+	for range 1 + s.rand.IntN(3) {
+		ch := Change{Op: ChangeOp(1 + s.rand.IntN(3)), Replica: s.c.nodes[s.rand.IntN(len(s.c.nodes))].id}
+		if len(s.c.nodes) < 7 && !s.compacted && ch.Op != Remove && s.rand.IntN(2) == 0 {
+			highest++
+			ch.Replica, ch.Store = highest, wire.StoreID(highest)
+		}
+		c.Changes = append(c.Changes, ch)
+	}
+	index, term, err := leader.g.ChangeMembers(c)
+	var refused *MembershipError
+	switch {
+	case err == nil:
+		s.note("%d: changes %+v at %d/%d", leader.id, c, index, term)
+		for _, ch := range c.Changes {
+			if s.c.node(ch.Replica) == nil {
+				n := s.c.join(ch.Replica)
+				n.rand = rand.New(rand.NewPCG(s.seed, uint64(n.id)))
+				s.restart(n)
+			}
+		}
+	case !errors.As(err, &refused) && err != ErrTransferring:
+		s.fail("change: %v", err)
 	}
 }
 
@@ -348,6 +428,7 @@ func (s *schedule) compact(n *node) {
 	if to > n.log.base {
 		s.note("%d: compacts to %d", n.id, to)
 		n.log.compact(to)
+		s.compacted = true // who joins now would need a snapshot
 	}
 }
 
@@ -363,6 +444,18 @@ func (s *schedule) restart(n *node) {
 	// A machine may have kept anything between the compaction and all it was
 	// given.
 	applied := n.log.base + wire.Index(s.rand.IntN(len(n.machine)-int(n.log.base)+1))
+	// So may the host: any membership as new as that.
+	for last := len(n.history) - 1; last > 0 && n.history[last].Index > applied && s.rand.IntN(2) == 0; last-- {
+		n.history = n.history[:last]
+	}
+	if len(n.history) == 1 && n.history[0].Index > applied && s.rand.IntN(2) == 0 {
+		n.history = nil
+	}
+	if last := len(n.history) - 1; last >= 0 && n.isGone(n.history[last]) {
+		s.note("%d: is gone for good", n.id)
+		n.gone = true
+		return
+	}
 	s.note("%d: restarts, applied %d of %d", n.id, applied, len(n.machine))
 	if err := n.start(applied); err != nil {
 		s.fail("restart: %v", err)

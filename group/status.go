@@ -21,6 +21,10 @@ type Status struct {
 	// Transferee is the replica the leader hands over to, zero for none.
 	Transferee wire.ReplicaID
 
+	// Joining: the replica is in no membership that it knows of. Removed: it is a
+	// member no more.
+	Joining, Removed bool
+
 	// Members is shared with the group and must not be changed.
 	Members *wire.Membership
 	// Progress has all members but this one, in the order of Members. It is
@@ -55,6 +59,7 @@ func (g *Group) Status(s *Status) {
 		Commit: g.commit, Applied: g.applied, Durable: g.log.durable, Last: g.log.last(), LastTerm: g.log.lastTerm(),
 		Members: g.members, Progress: s.Progress[:0], TailBytes: g.log.bytes, Err: g.Err(),
 	}
+	s.Joining, s.Removed = g.joining, g.removed
 	ld := g.leading
 	if ld == nil {
 		return

@@ -48,6 +48,8 @@ type tail struct {
 	// outstanding.
 	overwritten    wire.Index
 	overwrittenSeq uint64
+	// configs is nil when no entry that is not handed out is a membership.
+	configs *configs
 }
 
 // restore sets the tail to what storage holds, with nothing in memory.
@@ -130,6 +132,9 @@ func (t *tail) append(first wire.Index, block wire.Block) {
 	}
 	t.refs = append(t.refs, blockRef{first: first, last: block.Last(), term: block.Term(), block: block})
 	t.bytes += len(block)
+	if block.Kind() == wire.EntryConfig {
+		t.noteConfig(first)
+	}
 }
 
 // materialize returns the entries of r, a ref of t, as a block of their own.
@@ -171,6 +176,7 @@ func (t *tail) truncate(from wire.Index, seq uint64) error {
 	if n := len(t.refs); n > t.head {
 		t.refs[n-1].last = min(t.refs[n-1].last, from-1)
 	}
+	t.dropConfigs(from)
 	if from <= t.handed {
 		t.handed = min(t.handed, from-1)
 		t.durable = min(t.durable, from-1)

@@ -120,9 +120,14 @@ func (g *Group) tickTransfer() {
 	}
 }
 
-// followerTimeoutNow campaigns because the leader hands over.
+// followerTimeoutNow campaigns because the leader hands over; at once, or when
+// the membership that is committed is applied.
 func (g *Group) followerTimeoutNow(m *wire.Message) error {
-	if g.isVoter() && m.From == g.lead {
+	switch {
+	case !g.isVoter() || m.From != g.lead:
+	case g.awaitsChange():
+		g.orderedAt = g.term
+	default:
 		g.campaign(true)
 	}
 	return g.Err()

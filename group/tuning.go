@@ -39,6 +39,9 @@ type Tuning struct {
 	// yet are kept besides, up to MaxTailBytes + MaxInflightBytes in all, above
 	// which only those not stable or not committed stay. Zero means 256 KiB.
 	MaxTailBytes int
+	// StayWhenRemoved lets a leader that is no voter any more lead on until it is
+	// stopped or hands over. Otherwise it steps down when it has applied that.
+	StayWhenRemoved bool
 	// DisablePreVote lets a follower raise its term without asking first whether
 	// it could win. Then a replica that was cut off disturbs the group on return.
 	DisablePreVote bool

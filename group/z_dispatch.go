@@ -15,6 +15,8 @@ func (g *Group) step(m *wire.Message) error {
 	switch m.Kind {
 	case wire.PreVote, wire.Vote:
 		return g.handleVote(m)
+	case wire.Removed:
+		return g.handleRemoved(m)
 	}
 	switch g.role {
 	case Follower:

@@ -111,3 +111,23 @@ type progressTable struct {
 	// paused holds those that must answer before more is sent.
 	paused replicaSet
 }
+
+// take sets what is known about the member in slot to what from knows about
+// the one at at.
+func (p *progressTable) take(slot int, from *progressTable, at int) {
+	p.match[slot] = from.match[at]
+	p.next[slot] = from.next[at]
+	p.pendingSnapshot[slot] = from.pendingSnapshot[at]
+	p.commitSent[slot] = from.commitSent[at]
+	p.lastSent[slot] = from.lastSent[at]
+	p.readAck[slot] = from.readAck[at]
+	p.state[slot] = from.state[at]
+	p.recentActive = p.recentActive.without(slot)
+	if from.recentActive.has(at) {
+		p.recentActive = p.recentActive.with(slot)
+	}
+	p.paused = p.paused.without(slot)
+	if from.paused.has(at) {
+		p.paused = p.paused.with(slot)
+	}
+}
