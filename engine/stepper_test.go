@@ -164,10 +164,18 @@ func (n *tally) ProposalsDone(done []*engine.Pending) {
 	}
 }
 
+func skipUnderRace(t *testing.T) {
+	t.Helper()
+	if raceEnabled {
+		t.Skip("the race detector makes sync.Pool forget at random")
+	}
+}
+
 // The whole path of a write, on all three stores together, allocates next to
 // nothing: what is left are the chunks that blocks are carved from, and the
 // growth of the log's index.
 func TestWritePathAllocations(t *testing.T) {
+	skipUnderRace(t)
 	const groups, perGroup = 48, 20
 	c := newSteppedCluster(t, groups)
 	var count tally
@@ -199,6 +207,7 @@ func TestWritePathAllocations(t *testing.T) {
 
 // Heartbeats of many idle groups allocate nothing.
 func TestIdleAllocations(t *testing.T) {
+	skipUnderRace(t)
 	c := newSteppedCluster(t, 200)
 	for range 50 {
 		c.tick()
@@ -212,6 +221,7 @@ func TestIdleAllocations(t *testing.T) {
 // allocates nothing; the chunks that blocks are carved from, and the growth of
 // the log's index, come up once in many writes.
 func TestLoneWriteAllocations(t *testing.T) {
+	skipUnderRace(t)
 	c := newSteppedCluster(t, 3)
 	var count tally
 	pending := engine.NewPending(&count)
