@@ -47,21 +47,39 @@ func (c *cluster) nemesis() {
 		if total == 0 {
 			return
 		}
-		roll := r.IntN(total)
-		for k, weight := range c.shape.weights {
-			if roll -= weight; roll < 0 {
-				c.strike(faultKind(k))
-				break
+		// Misfortunes do not come alone: what one fault leaves open for a moment,
+		// another one has to hit.
+		for again := true; again; again = r.chance(0.4) {
+			roll := r.IntN(total)
+			for k, weight := range c.shape.weights {
+				if roll -= weight; roll < 0 {
+					c.strike(faultKind(k))
+					break
+				}
 			}
 		}
 		c.nemesis()
 	})
 }
 
+// victim chooses a site: half of the time one whose store leads some group.
+func (c *cluster) victim() *site {
+	r := c.faults
+	if r.chance(0.5) {
+		g := r.IntN(len(c.shape.members))
+		for _, s := range c.sites {
+			if s.store != nil && s.groups[g] != nil && s.groups[g].IsLeader() {
+				return s
+			}
+		}
+	}
+	return c.sites[r.IntN(len(c.sites))]
+}
+
 // strike makes one fault happen. Those that last end by themselves.
 func (c *cluster) strike(k faultKind) {
 	r := c.faults
-	s := c.sites[r.IntN(len(c.sites))]
+	s := c.victim()
 	lasts := 50*time.Millisecond + r.around(2*time.Second)
 	c.note("strike: %v", k)
 	switch k {
