@@ -135,6 +135,46 @@ func TestFollowerCatchesUpFromTheLog(t *testing.T) {
 	})
 }
 
+// An append above MaxReceiveBytes is taken when nothing else waits; a follower
+// that dropped it every time would never catch up.
+func TestAppendAboveTheReceiveBudgetArrives(t *testing.T) {
+	c := newCluster(t, func(cfg *engine.Config) { cfg.MaxReceiveBytes = 100 })
+	c.startAll(1)
+	for i := range 5 {
+		c.propose(1, fmt.Sprint(i, strings.Repeat("x", 1000)))
+	}
+	c.converge(1, 5)
+}
+
+// A core that holds committed entries back until earlier ones are applied hears
+// of that, also in a group of one member, which has no ticks.
+func TestHeldCommittedEntriesAreApplied(t *testing.T) {
+	c := newCluster(t, func(cfg *engine.Config) { cfg.Tuning.MaxCommittedBytes = 1 })
+	g, err := c.stores[1].StartGroup(c.ctx(), engine.GroupConfig{
+		ID: 1, Members: threeMembers[:1], StateMachine: &digestMachine{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.WaitLeader(c.ctx()); err != nil {
+		t.Fatal(err)
+	}
+	for round := range 20 {
+		var b engine.Batch
+		for i := range 100 {
+			b.Add(g, number(round*100+i))
+		}
+		if err := c.stores[1].ProposeBatch(&b); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Wait(c.ctx()); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // digestMachine counts commands and chains their checksums.
 type digestMachine struct {
 	mu            sync.Mutex

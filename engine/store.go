@@ -381,6 +381,10 @@ func (s *Store) applied(bytes int64) {
 // tick advances logical time by one. Every sealTicks it looks whether the log
 // has come to rest, and seals it, so that its last batch is proven durable.
 func (s *Store) tick() {
+	// A log that fails when nothing is pending, on a seal, has nobody to tell.
+	if err := s.log.Err(); err != nil {
+		s.fail(err)
+	}
 	now := s.now.Add(1)
 	s.sched.Tick(now, flagTick)
 	if now%sealTicks == 0 {
