@@ -193,7 +193,7 @@ func (c *cluster) propose(group wire.GroupID, command string) engine.Result {
 		switch {
 		case err == nil:
 			return result
-		case errors.As(err, &notLeader), errors.Is(err, engine.ErrLeadershipLost), errors.Is(err, engine.ErrProposalDropped):
+		case errors.As(err, &notLeader), errors.Is(err, engine.ErrLeadershipLost), errors.Is(err, engine.ErrProposalDropped), errors.Is(err, engine.ErrTransferring):
 			continue
 		default:
 			c.t.Fatalf("propose %q to group %d: %v", command, group, err)

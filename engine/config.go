@@ -178,4 +178,10 @@ type GroupConfig struct {
 	Members []Member
 	// StateMachine is called until the group stops.
 	StateMachine StateMachine
+	// Priority says which replicas should rather lead: when one of higher
+	// priority is up and caught up, a leader of lower priority hands over to it,
+	// and after a restart it campaigns first. Replicas that are not named have
+	// priority 0. It should be the same on all stores; groups may share a map,
+	// which must not change.
+	Priority map[wire.ReplicaID]uint8
 }

@@ -29,6 +29,13 @@ var (
 	// ErrNoLeader answers reads for which no leader was found in time. The
 	// read may be repeated.
 	ErrNoLeader = errors.New("no leader")
+	// ErrTransferring completes proposals on a leader that hands over. They did
+	// not take effect; propose again when the new leader is known.
+	ErrTransferring = errors.New("leadership is being transferred")
+	// ErrNotVoter refuses a transfer to a replica without a vote in the group.
+	ErrNotVoter = errors.New("not a voter of the group")
+	// ErrTransferFailed says that the wished replica does not lead.
+	ErrTransferFailed = errors.New("leadership was not transferred")
 	// ErrPendingInUse answers ProposeAsync with a Pending that still waits for
 	// an earlier proposal.
 	ErrPendingInUse = errors.New("pending object is in use")

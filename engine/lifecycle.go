@@ -95,7 +95,7 @@ func (s *Store) StartGroup(ctx context.Context, cfg GroupConfig) (*Group, error)
 	}
 	r.applied.Store(uint64(applied))
 	r.apply.machine, r.apply.ended, r.logged = cfg.StateMachine, make(chan struct{}), make(chan struct{})
-	if err := s.admit(r, members, isNew, applied); err != nil {
+	if err := s.admit(r, members, isNew, applied, cfg.Priority); err != nil {
 		return nil, err
 	}
 	if isNew && int(uint64(cfg.ID)%uint64(len(members))) == r.members.self {
@@ -194,7 +194,7 @@ func membership(members []Member) wire.Membership {
 }
 
 // admit builds the core, gives the replica a slot and makes it reachable.
-func (s *Store) admit(r *replica, members []Member, isNew bool, applied wire.Index) error {
+func (s *Store) admit(r *replica, members []Member, isNew bool, applied wire.Index, priority map[wire.ReplicaID]uint8) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.state(); err != nil {
@@ -208,14 +208,15 @@ func (s *Store) admit(r *replica, members []Member, isNew bool, applied wire.Ind
 	}
 	r.members = s.memberSet(members)
 	core, err := group.New(group.Config{
-		Group:   r.id,
-		Replica: r.members.members[r.members.self].Replica,
-		Members: &r.members.wire,
-		Tuning:  &s.cfg.Tuning,
-		Storage: r.log,
-		Rand:    &s.seeds,
-		Now:     s.now.Load(),
-		Applied: applied,
+		Group:    r.id,
+		Replica:  r.members.members[r.members.self].Replica,
+		Members:  &r.members.wire,
+		Tuning:   &s.cfg.Tuning,
+		Priority: priority,
+		Storage:  r.log,
+		Rand:     &s.seeds,
+		Now:      s.now.Load(),
+		Applied:  applied,
 	})
 	if err != nil {
 		return fmt.Errorf("group %d: %w", r.id, err)
@@ -336,23 +337,4 @@ func (s *Store) Groups() []*Group {
 		list = append(list, &Group{store: s, replica: r})
 	}
 	return list
-}
-
-// WaitLeader returns when this replica knows a leader of its group. It returns
-// ctx's error when that ends first, and why when the replica stops.
-func (g *Group) WaitLeader(ctx context.Context) error {
-	for {
-		if err := g.Err(); err != nil {
-			return err
-		}
-		known := g.replica.leaderKnown()
-		if known == nil {
-			return nil
-		}
-		select {
-		case <-known:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 }

@@ -72,14 +72,15 @@ type replica struct {
 	box      mailbox
 	leadWait chan struct{} // closed when a leader becomes known, or the replica ends; nil when nobody waits
 
-	turnMu sync.Mutex // guards the fields below; held for a turn, and by Status
-	core   *group.Group
-	role   group.Role
-	term   wire.Term
-	cached int64 // bytes in the core's tail, as counted in Store.cachedBytes
-	reads  []waitingRead
-	boot   bootCampaign
-	ended  bool // the applier has been told that nothing more comes
+	turnMu    sync.Mutex // guards the fields below; held for a turn, and by Status
+	core      *group.Group
+	role      group.Role
+	term      wire.Term
+	cached    int64 // bytes in the core's tail, as counted in Store.cachedBytes
+	reads     []waitingRead
+	transfers []transfer
+	boot      bootCampaign
+	ended     bool // the applier has been told that nothing more comes
 
 	apply applyState // owned by the applier
 }
@@ -89,6 +90,7 @@ type mailbox struct {
 	first, last *messageNode
 	ack         group.Ack
 	reads       []*readRequest
+	transfers   []transfer
 	unreachable uint32 // bit per member whose store went away
 	closed      bool   // the replica takes nothing any more
 

@@ -349,6 +349,8 @@ func (s *Store) refusal(r *replica, err error) error {
 		return &NotLeaderError{Group: r.id, Leader: leader.Replica, Store: leader.Store}
 	case errors.Is(err, group.ErrBusy):
 		return ErrBusy
+	case errors.Is(err, group.ErrTransferring):
+		return ErrTransferring
 	}
 	return err
 }

@@ -141,6 +141,9 @@ func (w *worker) turn(r *replica, flags scheduler.Flags) {
 	if len(box.reads) > 0 {
 		w.startReads(r, box.reads, now)
 	}
+	if len(box.transfers) > 0 {
+		w.startTransfers(r, box.transfers, now)
+	}
 	own := false
 	for _, run := range box.full {
 		own = w.propose(r, run.block, run.pending) || own
@@ -166,6 +169,9 @@ func (w *worker) turn(r *replica, flags scheduler.Flags) {
 	}
 	if len(r.reads) > 0 {
 		deadline = min(deadline, r.reads[0].expires)
+	}
+	if len(r.transfers) > 0 {
+		deadline = min(deadline, w.settleTransfers(r, now))
 	}
 	s.sched.SetDeadline(r.slot, deadline)
 }
@@ -367,6 +373,10 @@ func (w *worker) turnAway(r *replica, box *mailbox) {
 		q.tasks = append(q.tasks, applyTask{kind: taskReadFailed, replica: r, reads: read.requests, err: err})
 	}
 	r.reads = nil
+	for _, t := range append(r.transfers, box.transfers...) {
+		t.done <- err
+	}
+	r.transfers = nil
 	s.sched.SetDeadline(r.slot, never)
 	if r.ended {
 		return
