@@ -232,16 +232,20 @@ func Multiraft() *Schema {
 				{"followerHeartbeat", []string{"Heartbeat"}},
 				{"followerTimeoutNow", []string{"TimeoutNow"}},
 				{"followerTransfer", []string{"Transfer"}},
+				{"followerVoteResponse", []string{"PreVoteResponse", "VoteResponse"}},
+				{"followerSnapshot", []string{"Snapshot"}},
 				{"followerReadIndexResponse", []string{"ReadIndexResponse"}},
 			}},
 			{"PreCandidate", []Handler{
 				{"candidateAppend", []string{"Append"}},
 				{"candidateHeartbeat", []string{"Heartbeat"}},
+				{"candidateSnapshot", []string{"Snapshot"}},
 				{"preCandidateResponse", []string{"PreVoteResponse"}},
 			}},
 			{"Candidate", []Handler{
 				{"candidateAppend", []string{"Append"}},
 				{"candidateHeartbeat", []string{"Heartbeat"}},
+				{"candidateSnapshot", []string{"Snapshot"}},
 				{"candidateResponse", []string{"VoteResponse"}},
 			}},
 			{"Leader", []Handler{
@@ -249,7 +253,8 @@ func Multiraft() *Schema {
 				{"leaderHeartbeatResponse", []string{"HeartbeatResponse"}},
 				{"leaderTransfer", []string{"Transfer"}},
 				{"leaderReadIndex", []string{"ReadIndex"}},
-				{"secondLeader", []string{"Append", "Heartbeat"}},
+				{"leaderSnapshotResponse", []string{"SnapshotResponse"}},
+				{"secondLeader", []string{"Append", "Heartbeat", "Snapshot"}},
 			}},
 		},
 		MaxReplicas: 16,
@@ -312,10 +317,14 @@ func kinds() []Kind {
 			Term: TermRule{Higher: KeepTerm, Lower: RefuseOld},
 		},
 		{
-			Name:    "PreVoteResponse",
-			Doc:     "PreVoteResponse answers a PreVote, in the asked term when granted, in the sender's when refused.",
-			Carries: []Use{{"Reject", "no"}},
-			Term:    TermRule{Higher: KeepUnlessRejected, Lower: IgnoreOld},
+			Name: "PreVoteResponse",
+			Doc:  "PreVoteResponse answers a PreVote, in the asked term when granted, in the sender's when refused.",
+			Carries: []Use{
+				{"Reject", "no"},
+				{"LogTerm", "when refused, term of the entry at Commit; zero: not known"},
+				{"Commit", "when refused, the sender's commit index"},
+			},
+			Term: TermRule{Higher: KeepUnlessRejected, Lower: IgnoreOld},
 		},
 		{
 			Name: "Vote",
@@ -329,9 +338,13 @@ func kinds() []Kind {
 			Durability: WaitsForHardState,
 		},
 		{
-			Name:       "VoteResponse",
-			Doc:        "VoteResponse answers a Vote. The vote is durable before it leaves.",
-			Carries:    []Use{{"Reject", "no"}},
+			Name: "VoteResponse",
+			Doc:  "VoteResponse answers a Vote. The vote is durable before it leaves.",
+			Carries: []Use{
+				{"Reject", "no"},
+				{"LogTerm", "when refused, term of the entry at Commit; zero: not known"},
+				{"Commit", "when refused, the sender's commit index"},
+			},
 			Term:       ordinary,
 			Durability: WaitsForHardState,
 		},
@@ -479,15 +492,18 @@ func progress() Progress {
 		Columns: []Column{
 			{"match", "wire.Index", "match is the last entry known to be durable there."},
 			{"next", "wire.Index", "next is the next entry to send; match < next."},
-			{"pendingSnapshot", "wire.Index", "pendingSnapshot is the last entry of the snapshot on its way."},
+			{"pendingSnapshot", "wire.Index", "pendingSnapshot is what it must have before entries are sent again."},
 			{"commitSent", "wire.Index", "commitSent is the commit index it was last told."},
 			{"lastSent", "uint64", "lastSent is the tick of the last append to it."},
 			{"readAck", "uint64", "readAck is the last read round it has confirmed."},
+			{"snapshotAt", "uint64", "snapshotAt is the tick when sending it a snapshot ended."},
 			{"state", "progressState", "state is how entries are sent to it."},
 		},
 		Sets: []Column{
 			{"recentActive", "", "recentActive holds those heard from since the last check of the quorum."},
 			{"paused", "", "paused holds those that must answer before more is sent."},
+			{"snapshotDue", "", "snapshotDue holds those that the next Ready asks a snapshot for."},
+			{"snapshotSending", "", "snapshotSending holds those that a snapshot was asked for; the host is to report."},
 		},
 	}
 }

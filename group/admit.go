@@ -69,8 +69,7 @@ func (g *Group) answerOld(m *wire.Message, rule lowTermRule) {
 		// Without an answer, replicas that lost their leader in different terms
 		// could ask each other for ever.
 		refusal := g.message(wire.PreVoteResponse, m.From)
-		refusal.Reject = true
-		g.send(refusal)
+		g.refuseVote(refusal)
 	case ignoreOld:
 	}
 }

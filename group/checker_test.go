@@ -1,6 +1,7 @@
 package group
 
 import (
+	"errors"
 	"maps"
 	"slices"
 
@@ -145,7 +146,7 @@ func (k *checker) checkQuorum(n *node, i wire.Index) {
 		}
 		term, err := other.log.Term(i)
 		holds := 0
-		if err == nil && term == k.term(n, i) {
+		if errors.Is(err, wire.ErrCompacted) || err == nil && term == k.term(n, i) {
 			have++
 			holds = 1
 		}
@@ -345,6 +346,9 @@ func (k *checker) crashed(n *node) {
 	delete(k.seen, n.id)
 	maps.DeleteFunc(k.asked, func(_ uint64, q question) bool { return q.reader == n.id })
 }
+
+// restored notes that a replica was restored from a snapshot.
+func (k *checker) restored(*node) { k.counts.restored++ }
 
 // ask notes a read.
 func (k *checker) ask(n *node, context uint64) {

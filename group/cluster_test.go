@@ -21,8 +21,12 @@ type cluster struct {
 	now     uint64
 	net     []wire.Message // in flight, oldest first
 	nodes   []*node        // by slot
-	trace   func(format string, args ...any)
-	observe observer
+	longest []entry        // what the machine that is furthest has applied
+	// sendsSnapshots makes hosts send the snapshots that they are asked for, in one
+	// message.
+	sendsSnapshots bool
+	trace          func(format string, args ...any)
+	observe        observer
 	// deferAnswers has answers leave with the sync and not through the group.
 	deferAnswers bool
 }
@@ -32,6 +36,7 @@ type observer interface {
 	sent(n *node, m *wire.Message)
 	applied(n *node, e entry)
 	read(n *node, r ReadState)
+	restored(n *node)
 }
 
 // node is one replica with its disk and its machine.
@@ -216,6 +221,15 @@ func (n *node) ready() bool {
 		n.history = append(n.history, rd.Membership)
 	}
 	n.takeCommitted(rd)
+	for _, r := range rd.SnapshotTo {
+		n.c.trace("%d: snapshot for %d", n.id, r)
+		if n.c.sendsSnapshots {
+			n.sendSnapshot(r)
+		}
+	}
+	if rd.SnapshotOffer != nil {
+		n.acceptSnapshot(rd.SnapshotOffer)
+	}
 	for _, r := range rd.Reads {
 		if r.Dropped {
 			n.c.trace("%d: read %d dropped", n.id, r.Context)
@@ -288,9 +302,51 @@ func (n *node) takeCommitted(rd *Ready) {
 			n.c.observe.applied(n, e)
 		}
 	}
+	if len(n.machine) > len(n.c.longest) {
+		n.c.longest = slices.Clone(n.machine)
+	}
 	if n.keepApplying {
 		n.g.Applied(last)
 	}
+}
+
+// sendSnapshot sends the state of a node's machine to a peer, the membership as
+// its data.
+func (n *node) sendSnapshot(to wire.ReplicaID) {
+	index := n.g.applied
+	term, err := n.g.log.term(index)
+	if err != nil {
+		panic(err)
+	}
+	m := n.g.message(wire.Snapshot, to)
+	m.Index, m.LogTerm, m.Context, m.Entries = index, term, uint64(index), n.g.members.AppendTo(nil)
+	n.c.send(n, &m)
+	n.g.SnapshotSent(to, index, true)
+}
+
+// acceptSnapshot installs what a node is offered, all at once.
+func (n *node) acceptSnapshot(o *SnapshotOffer) {
+	m := new(wire.Membership)
+	if _, err := m.Decode(o.Data); err != nil || o.Index > 1<<16 {
+		return // nobody has such a state
+	}
+	n.persist()
+	if n.g.CanRestore(SnapshotState{Index: o.Index, Term: o.LogTerm, Members: m}) != nil {
+		return // the entries came meanwhile
+	}
+	n.log.restart(o.Index, o.LogTerm)
+	n.machine = make([]entry, o.Index) // scenarios may begin behind some entries
+	copy(n.machine, n.c.longest)
+	if m.Index > 0 {
+		n.history = append(n.history, m)
+	}
+	if err := n.g.Restore(SnapshotState{Index: o.Index, Term: o.LogTerm, Members: m}); err != nil {
+		panic(err)
+	}
+	if n.c.observe != nil {
+		n.c.observe.restored(n)
+	}
+	n.c.trace("%d: restored from snapshot %s", n.id, indexAndTerm(o.Index, o.LogTerm))
 }
 
 // sync makes the oldest count writes durable without telling the group.
@@ -424,6 +480,10 @@ func describe(m *wire.Message) string {
 		fmt.Fprintf(&b, " term=%d", m.Term)
 	}
 	switch m.Kind {
+	case wire.Snapshot:
+		fmt.Fprintf(&b, " last=%d/%d", m.Index, m.LogTerm)
+	case wire.SnapshotResponse:
+		fmt.Fprintf(&b, " last=%d%s", m.Index, when(m.Reject, " refused"))
 	case wire.Append:
 		fmt.Fprintf(&b, " prev=%d/%d commit=%d entries=%v", m.Index, m.LogTerm, m.Commit, entriesOf(m.Entries))
 	case wire.AppendResponse:
@@ -449,6 +509,9 @@ func describe(m *wire.Message) string {
 	case wire.PreVoteResponse, wire.VoteResponse:
 		if m.Reject {
 			b.WriteString(" refused")
+			if m.Commit > 0 {
+				fmt.Fprintf(&b, " commit=%d/%d", m.Commit, m.LogTerm)
+			}
 		} else {
 			b.WriteString(" granted")
 		}

@@ -12,34 +12,36 @@ var directives map[string]func(*scenario, command)
 
 func init() {
 	directives = map[string]func(*scenario, command){
-		"add-group":   (*scenario).addGroup,
-		"apply":       (*scenario).apply,
-		"campaign":    (*scenario).campaign,
-		"change":      (*scenario).change,
-		"clock":       (*scenario).clock,
-		"compact":     (*scenario).compact,
-		"crash":       (*scenario).crash,
-		"deadline":    (*scenario).deadline,
-		"deliver":     (*scenario).deliver,
-		"drop":        (*scenario).drop,
-		"forget":      (*scenario).forget,
-		"hold-apply":  (*scenario).holdApply,
-		"join":        (*scenario).join,
-		"leave":       (*scenario).leave,
-		"log":         (*scenario).log,
-		"messages":    (*scenario).messages,
-		"persist":     (*scenario).persist,
-		"propose":     (*scenario).propose,
-		"read":        (*scenario).read,
-		"ready":       (*scenario).ready,
-		"restart":     (*scenario).restart,
-		"settle":      (*scenario).settle,
-		"settled":     (*scenario).settled,
-		"status":      (*scenario).status,
-		"step":        (*scenario).step,
-		"tick":        (*scenario).tick,
-		"transfer":    (*scenario).transfer,
-		"unreachable": (*scenario).unreachable,
+		"add-group":     (*scenario).addGroup,
+		"apply":         (*scenario).apply,
+		"campaign":      (*scenario).campaign,
+		"change":        (*scenario).change,
+		"clock":         (*scenario).clock,
+		"compact":       (*scenario).compact,
+		"crash":         (*scenario).crash,
+		"deadline":      (*scenario).deadline,
+		"deliver":       (*scenario).deliver,
+		"drop":          (*scenario).drop,
+		"forget":        (*scenario).forget,
+		"hold-apply":    (*scenario).holdApply,
+		"join":          (*scenario).join,
+		"leave":         (*scenario).leave,
+		"log":           (*scenario).log,
+		"messages":      (*scenario).messages,
+		"persist":       (*scenario).persist,
+		"propose":       (*scenario).propose,
+		"read":          (*scenario).read,
+		"ready":         (*scenario).ready,
+		"restart":       (*scenario).restart,
+		"send-snapshot": (*scenario).sendSnapshot,
+		"snapshot-sent": (*scenario).snapshotSent,
+		"settle":        (*scenario).settle,
+		"settled":       (*scenario).settled,
+		"status":        (*scenario).status,
+		"step":          (*scenario).step,
+		"tick":          (*scenario).tick,
+		"transfer":      (*scenario).transfer,
+		"unreachable":   (*scenario).unreachable,
 	}
 }
 
@@ -432,6 +434,25 @@ func (s *scenario) compact(cmd command) {
 	s.node(cmd).log.compact(wire.Index(s.keyedNumber(cmd, "to", 0)))
 }
 
+// sendSnapshot sends the state of a replica's machine to a peer.
+//
+//	send-snapshot 1 to=3
+//	----
+//	ok
+func (s *scenario) sendSnapshot(cmd command) {
+	s.node(cmd).sendSnapshot(wire.ReplicaID(s.keyedNumber(cmd, "to", 0)))
+}
+
+// snapshotSent reports a snapshot that ended at index=, or with failed none.
+//
+//	snapshot-sent 1 to=3 failed
+//	----
+//	ok
+func (s *scenario) snapshotSent(cmd command) {
+	s.node(cmd).g.SnapshotSent(wire.ReplicaID(s.keyedNumber(cmd, "to", 0)),
+		wire.Index(s.keyedNumber(cmd, "index", 0)), !slices.Contains(cmd.args, "failed"))
+}
+
 // unreachable tells a leader that a message to a peer was not delivered.
 //
 //	unreachable 1 peer=2
@@ -522,9 +543,10 @@ func (s *scenario) status(cmd command) {
 			s.printf("  %v", st.Err)
 		}
 		for _, p := range st.Progress {
-			s.printf("  %d: %s match=%d next=%d%s%s%s%s", p.Replica, p.State, p.Match, p.Next,
+			s.printf("  %d: %s match=%d next=%d%s%s%s%s%s", p.Replica, p.State, p.Match, p.Next,
 				when(p.Inflight > 0, " inflight"), when(p.Paused, " paused"),
-				when(p.RecentActive, " active"), when(p.NeedsSnapshot, " needs-snapshot"))
+				when(p.RecentActive, " active"), when(p.NeedsSnapshot, " needs-snapshot"),
+				when(p.SendingSnapshot, " sending-snapshot"))
 		}
 	}
 }

@@ -32,6 +32,7 @@ func (g *Group) leave() {
 	g.lead = 0
 	g.leading = nil
 	g.votes = tally{}
+	g.offer = nil
 	g.asksVotes, g.votedSelf, g.transfer = false, false, false
 	g.dropReads()
 	g.drawTimeout()
@@ -157,8 +158,7 @@ func (g *Group) handleVote(m *wire.Message) error {
 		if m.Kind == wire.PreVote {
 			refusal.Kind = wire.PreVoteResponse
 		}
-		refusal.Reject = true
-		g.send(refusal)
+		g.refuseVote(refusal)
 		return nil
 	}
 	if m.Kind == wire.PreVote {
@@ -176,6 +176,38 @@ func (g *Group) handleVote(m *wire.Message) error {
 	return nil
 }
 
+// refuseVote sends a refusal, with what is committed here. A candidate that has
+// that too learns so, and may so find out that the membership it campaigns in is
+// past: the leader it cannot win against may have been removed and be silent.
+func (g *Group) refuseVote(refusal wire.Message) {
+	refusal.Reject = true
+	if term, err := g.log.term(g.commit); err == nil && term > 0 {
+		refusal.Commit, refusal.LogTerm = g.commit, term
+	}
+	g.send(refusal)
+}
+
+// learnCommit learns from a refusal what is committed. It ends a campaign in a
+// membership that is past then (G15).
+func (g *Group) learnCommit(m *wire.Message) {
+	if !m.Reject || m.LogTerm == 0 || m.Commit <= g.commit || m.Commit > g.log.last() {
+		return
+	}
+	if term, err := g.log.term(m.Commit); err != nil || term != m.LogTerm {
+		return
+	}
+	g.setCommit(m.Commit)
+	if g.role != Follower && g.awaitsChange() {
+		g.becomeFollower(g.term, 0)
+	}
+}
+
+// followerVoteResponse is too late for the campaign it answers.
+func (g *Group) followerVoteResponse(m *wire.Message) error {
+	g.learnCommit(m)
+	return nil
+}
+
 // upToDate says whether a log that ends at the given entry holds all committed
 // entries as far as this replica can tell (thesis, section 3.6.1).
 func (g *Group) upToDate(index wire.Index, term wire.Term) bool {
@@ -187,8 +219,9 @@ func (g *Group) upToDate(index wire.Index, term wire.Term) bool {
 // for; one from an earlier campaign bears a lower one. Logs only grow within a
 // term, so whoever granted the same term before would do so again.
 func (g *Group) preCandidateResponse(m *wire.Message) error {
+	g.learnCommit(m)
 	slot, ok := g.slotOf(m.From)
-	if !ok || !m.Reject && m.Term != g.term+1 {
+	if g.role != PreCandidate || !ok || !m.Reject && m.Term != g.term+1 {
 		return nil
 	}
 	g.votes.record(slot, !m.Reject)
@@ -208,8 +241,9 @@ func (g *Group) countPreVotes() {
 
 // candidateResponse counts a vote.
 func (g *Group) candidateResponse(m *wire.Message) error {
+	g.learnCommit(m)
 	slot, ok := g.slotOf(m.From)
-	if !ok {
+	if g.role != Candidate || !ok {
 		return nil
 	}
 	g.votes.record(slot, !m.Reject)

@@ -27,6 +27,12 @@ var (
 	ErrUnknownReplica = errors.New("replica is not a member")
 	// ErrLearner is returned by TransferLeader for a member that cannot lead.
 	ErrLearner = errors.New("replica is a learner")
+	// ErrSnapshotOld is returned by Restore for a snapshot that holds nothing new
+	// here, or to a leader.
+	ErrSnapshotOld = errors.New("snapshot holds nothing new")
+	// ErrBadSnapshot is wrapped by what Restore returns for a snapshot that cannot
+	// be one of this group.
+	ErrBadSnapshot = errors.New("bad snapshot")
 	// ErrNotVoter is returned by Campaign on a replica that has no vote.
 	ErrNotVoter = errors.New("replica is not a voter")
 	// ErrBadProposal is returned by Propose for a block whose payloads are not as

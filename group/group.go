@@ -100,6 +100,7 @@ type Group struct {
 	handed  handOut    // given to the machine
 
 	votes   tally
+	offer   *SnapshotOffer // for the next Ready
 	out     []wire.Message // answers that promise nothing
 	leading *leading       // nil unless Leader
 	reads   *readQueue     // nil without reads

@@ -88,6 +88,11 @@ func (l *memLog) compact(index wire.Index) {
 	l.base, l.baseTerm = index, term
 }
 
+// restart drops everything: a snapshot ends at index.
+func (l *memLog) restart(index wire.Index, term wire.Term) {
+	l.base, l.baseTerm, l.entries = index, term, nil
+}
+
 // members returns voters 1..n.
 func members(n int) *wire.Membership {
 	m := new(wire.Membership)

@@ -53,6 +53,8 @@ func (ld *leading) becomeProbe(slot int) {
 	ld.flights[slot].reset()
 	ld.paused = ld.paused.without(slot)
 	ld.nudges = ld.nudges.without(slot)
+	ld.snapshotDue = ld.snapshotDue.without(slot)
+	ld.snapshotSending = ld.snapshotSending.without(slot)
 }
 
 // becomeReplicate sends ahead of answers from the last matching entry on.
@@ -61,11 +63,12 @@ func (ld *leading) becomeReplicate(slot int) {
 	ld.state[slot] = replicate
 }
 
-// becomeSnapshot stops sending until the peer has at least entry index.
+// becomeSnapshot stops sending entries until the peer has at least entry index,
+// and has a snapshot sent to it.
 func (ld *leading) becomeSnapshot(slot int, index wire.Index) {
 	ld.becomeProbe(slot)
 	ld.state[slot] = snapshot
-	ld.pendingSnapshot[slot] = index
+	ld.snapshotNeeded(slot, index)
 }
 
 // sendable says whether an append may go to a peer, log being the last entry.

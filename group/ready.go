@@ -38,6 +38,12 @@ type Ready struct {
 	// not. The group switches to it when Applied tells that the entry is applied,
 	// and hands out nothing behind it before. A host stores it to start from.
 	Membership *wire.Membership
+	// SnapshotTo are peers that need entries which are compacted here. The host
+	// sends each the state of the machine, and reports with SnapshotSent; a peer
+	// that stays behind is named again, some time after the report.
+	SnapshotTo []wire.ReplicaID
+	// SnapshotOffer is a snapshot that the leader offers, nil when it does not.
+	SnapshotOffer *SnapshotOffer
 	// Reads are answers to ReadIndex.
 	Reads []ReadState
 	// Arena is the caller's; blocks that must be cut or joined are made in it.
@@ -91,6 +97,7 @@ func (rd *Ready) reset() {
 	rd.CommittedFirst, rd.CommittedLast = 1, 0
 	rd.Committed = rd.Committed[:0]
 	rd.Membership = nil
+	rd.SnapshotTo, rd.SnapshotOffer = rd.SnapshotTo[:0], nil
 	rd.Reads = rd.Reads[:0]
 	if rd.Arena == nil {
 		rd.Arena = new(wire.Arena) //mr:alloc once per Ready of a caller that brings no arena
@@ -99,7 +106,8 @@ func (rd *Ready) reset() {
 
 //mr:hotpath
 func (rd *Ready) empty() bool {
-	return len(rd.Messages) == 0 && rd.Seq == 0 && rd.CommittedLast < rd.CommittedFirst && len(rd.Reads) == 0
+	return len(rd.Messages) == 0 && rd.Seq == 0 && rd.CommittedLast < rd.CommittedFirst && len(rd.Reads) == 0 &&
+		len(rd.SnapshotTo) == 0 && rd.SnapshotOffer == nil
 }
 
 // HasReady says whether Ready would return true; it may err once when entries
@@ -119,6 +127,8 @@ func (g *Group) HasReady() bool {
 	case g.asksVotes && g.mayAskVotes():
 		return true
 	case g.handed.last < g.commit && g.toHandOut():
+		return true
+	case g.offer != nil:
 		return true
 	case g.reads != nil && g.readsReady():
 		return true
@@ -143,6 +153,7 @@ func (g *Group) Ready(rd *Ready) bool {
 	g.takeAnswers(rd)
 	g.takeCommitted(rd)
 	g.takeAfter(rd)
+	rd.SnapshotOffer, g.offer = g.offer, nil
 	if g.fault != nil {
 		// Storage failed while an append was formed: nothing of a faulted group
 		// leaves, and what was to be persisted promises nothing to anybody.

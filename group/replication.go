@@ -114,7 +114,7 @@ func (g *Group) informSoon() {
 //mr:hotpath
 func (g *Group) hasAppends() bool {
 	ld, last := g.leading, g.log.last()
-	if ld.beats|ld.nudges != 0 || g.mayOrder() {
+	if ld.beats|ld.nudges|ld.snapshotDue != 0 || g.mayOrder() {
 		return true
 	}
 	for slot := g.others.first(); slot < MaxReplicas; slot = g.others.next(slot) {
@@ -155,6 +155,9 @@ func (g *Group) takeAppends(rd *Ready) {
 	if g.mayOrder() {
 		g.takeOrder(rd)
 	}
+	if ld.snapshotDue != 0 {
+		g.takeSnapshots(rd)
+	}
 	g.informSoon()
 }
 
@@ -192,6 +195,9 @@ func (g *Group) takeAppend(rd *Ready, slot int, shared *run) bool {
 // compacted waits for a snapshot, anything else stops the group.
 func (g *Group) cannotSend(slot int, lo wire.Index, err error) {
 	if errors.Is(err, wire.ErrCompacted) {
+		if g.leading.state[slot] == snapshot {
+			return // compacted further just now
+		}
 		g.leading.becomeSnapshot(slot, g.log.storage.First()-1)
 		return
 	}
@@ -255,6 +261,10 @@ func (g *Group) leaderAppendResponse(m *wire.Message) error {
 	}
 	ld.recentActive = ld.recentActive.with(slot)
 	if m.Reject {
+		if ld.state[slot] == snapshot {
+			g.refusedSnapshot(slot)
+			return nil
+		}
 		hint := min(m.Hint, g.log.last())
 		if m.LogTerm > 0 {
 			// Entries behind the hint have terms above LogTerm there; here, those

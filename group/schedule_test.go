@@ -42,7 +42,7 @@ func TestSchedules(t *testing.T) {
 	// A schedule that never elects, crashes or conflicts checks nothing.
 	for what, n := range map[string]int{
 		"leaders": total.leaders, "crashes": total.crashes, "committed": total.committed,
-		"truncations": total.truncations, "changes": total.changes, "transfers": total.transfers, "reads": total.reads, "lost": total.lost, "stored": total.stored,
+		"truncations": total.truncations, "changes": total.changes, "restored": total.restored, "transfers": total.transfers, "reads": total.reads, "lost": total.lost, "stored": total.stored,
 	} {
 		if n < seeds/4 {
 			t.Errorf("only %d %s in %d schedules", n, what, seeds)
@@ -52,7 +52,7 @@ func TestSchedules(t *testing.T) {
 
 // counts says what schedules have gone through.
 type counts struct {
-	leaders, crashes, committed, truncations, reads, lost, stored, changes, transfers int
+	leaders, crashes, committed, truncations, reads, lost, stored, changes, transfers, restored int
 }
 
 func (c *counts) add(d counts) {
@@ -64,6 +64,7 @@ func (c *counts) add(d counts) {
 	c.lost += d.lost
 	c.stored += d.stored
 	c.changes += d.changes
+	c.restored += d.restored
 	c.transfers += d.transfers
 }
 
@@ -79,7 +80,6 @@ type schedule struct {
 	side      replicaSet // a partition: these on one side, the rest on the other
 	proposals int
 	asked     uint64 // reads
-	compacted bool
 	checker   *checker
 }
 
@@ -112,6 +112,7 @@ func newSchedule(t *testing.T, seed uint64) *schedule {
 	s.c.deferAnswers = s.rand.IntN(2) == 0
 	s.checker = newChecker(s.c, &s.counts, s.fail)
 	s.c.observe = s.checker
+	s.c.sendsSnapshots = true
 	s.c.trace = func(format string, args ...any) { s.note(format, args...) }
 	for _, n := range s.c.nodes {
 		n.rand = rand.New(rand.NewPCG(seed, uint64(n.id)))
@@ -186,6 +187,7 @@ func (s *schedule) heal() {
 				s.checker.check()
 			}
 			n.persist()
+			s.checker.check() // while the members are those that committed
 			n.g.Applied(wire.Index(len(n.machine)))
 			s.checker.check()
 		}
@@ -284,8 +286,7 @@ func (s *schedule) act(n *node, lossy int) {
 	}
 }
 
-// seesCompacted says whether a peer needs entries that are compacted. Here that is
-// never so: its answer that it has them was lost.
+// seesCompacted says whether a peer needs entries that are compacted.
 func (g *Group) seesCompacted() bool {
 	return g.leading != nil && slices.Contains(g.leading.state[:], snapshot)
 }
@@ -392,7 +393,7 @@ func (s *schedule) change(leader *node) {
 	highest := highestReplica(leader.g.members)
 	for range 1 + s.rand.IntN(3) {
 		ch := Change{Op: ChangeOp(1 + s.rand.IntN(3)), Replica: s.c.nodes[s.rand.IntN(len(s.c.nodes))].id}
-		if len(s.c.nodes) < 7 && !s.compacted && ch.Op != Remove && s.rand.IntN(2) == 0 {
+		if len(s.c.nodes) < 7 && ch.Op != Remove && s.rand.IntN(2) == 0 {
 			highest++
 			ch.Replica, ch.Store = highest, wire.StoreID(highest)
 		}
@@ -415,21 +416,16 @@ func (s *schedule) change(leader *node) {
 	}
 }
 
-// compact compacts to what all have on disk and know to be committed, so that
-// nobody ever needs a snapshot.
+// compact compacts to something that the machine has applied and has kept. Peers
+// that need it get a snapshot.
 func (s *schedule) compact(n *node) {
-	to := n.log.Last()
-	for _, other := range s.c.nodes {
-		to = min(to, other.log.hard.Commit, other.log.Last(), wire.Index(len(other.machine)))
-		if other.g != nil {
-			to = min(to, other.g.applied)
-		}
+	to := min(n.log.Last(), n.g.applied)
+	if to <= n.log.base {
+		return
 	}
-	if to > n.log.base {
-		s.note("%d: compacts to %d", n.id, to)
-		n.log.compact(to)
-		s.compacted = true // who joins now would need a snapshot
-	}
+	to -= wire.Index(s.rand.Uint64N(min(8, uint64(to-n.log.base))))
+	s.note("%d: compacts to %d", n.id, to)
+	n.log.compact(to)
 }
 
 func (s *schedule) crash(n *node) {

@@ -50,6 +50,9 @@ type Progress struct {
 	RecentActive            bool // heard from since the last check of the quorum
 	// NeedsSnapshot says that entries it needs are compacted.
 	NeedsSnapshot bool
+	// SendingSnapshot says that the host was asked for a snapshot for it and has
+	// not reported yet.
+	SendingSnapshot bool
 }
 
 // Status fills s.
@@ -71,9 +74,10 @@ func (g *Group) Status(s *Status) {
 			Replica: g.replica(slot), State: ld.state[slot].String(),
 			Match: ld.match[slot], Next: ld.next[slot],
 			Inflight: int(ld.flights[slot].count), InflightBytes: ld.flights[slot].bytes,
-			Paused:        ld.paused.has(slot),
-			RecentActive:  ld.recentActive.has(slot),
-			NeedsSnapshot: ld.state[slot] == snapshot,
+			Paused:          ld.paused.has(slot),
+			RecentActive:    ld.recentActive.has(slot),
+			NeedsSnapshot:   ld.state[slot] == snapshot,
+			SendingSnapshot: ld.snapshotSending.has(slot),
 		})
 	}
 }

@@ -29,6 +29,10 @@ func (g *Group) step(m *wire.Message) error {
 			return g.followerTimeoutNow(m)
 		case wire.Transfer:
 			return g.followerTransfer(m)
+		case wire.PreVoteResponse, wire.VoteResponse:
+			return g.followerVoteResponse(m)
+		case wire.Snapshot:
+			return g.followerSnapshot(m)
 		case wire.ReadIndexResponse:
 			return g.followerReadIndexResponse(m)
 		}
@@ -38,6 +42,8 @@ func (g *Group) step(m *wire.Message) error {
 			return g.candidateAppend(m)
 		case wire.Heartbeat:
 			return g.candidateHeartbeat(m)
+		case wire.Snapshot:
+			return g.candidateSnapshot(m)
 		case wire.PreVoteResponse:
 			return g.preCandidateResponse(m)
 		}
@@ -47,6 +53,8 @@ func (g *Group) step(m *wire.Message) error {
 			return g.candidateAppend(m)
 		case wire.Heartbeat:
 			return g.candidateHeartbeat(m)
+		case wire.Snapshot:
+			return g.candidateSnapshot(m)
 		case wire.VoteResponse:
 			return g.candidateResponse(m)
 		}
@@ -60,7 +68,9 @@ func (g *Group) step(m *wire.Message) error {
 			return g.leaderTransfer(m)
 		case wire.ReadIndex:
 			return g.leaderReadIndex(m)
-		case wire.Append, wire.Heartbeat:
+		case wire.SnapshotResponse:
+			return g.leaderSnapshotResponse(m)
+		case wire.Append, wire.Heartbeat, wire.Snapshot:
 			return g.secondLeader(m)
 		}
 	}

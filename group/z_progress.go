@@ -96,7 +96,7 @@ type progressTable struct {
 	match [MaxReplicas]wire.Index
 	// next is the next entry to send; match < next.
 	next [MaxReplicas]wire.Index
-	// pendingSnapshot is the last entry of the snapshot on its way.
+	// pendingSnapshot is what it must have before entries are sent again.
 	pendingSnapshot [MaxReplicas]wire.Index
 	// commitSent is the commit index it was last told.
 	commitSent [MaxReplicas]wire.Index
@@ -104,12 +104,19 @@ type progressTable struct {
 	lastSent [MaxReplicas]uint64
 	// readAck is the last read round it has confirmed.
 	readAck [MaxReplicas]uint64
+	// snapshotAt is the tick when sending it a snapshot ended.
+	snapshotAt [MaxReplicas]uint64
 	// state is how entries are sent to it.
 	state [MaxReplicas]progressState
 	// recentActive holds those heard from since the last check of the quorum.
 	recentActive replicaSet
 	// paused holds those that must answer before more is sent.
 	paused replicaSet
+	// snapshotDue holds those that the next Ready asks a snapshot for.
+	snapshotDue replicaSet
+	// snapshotSending holds those that a snapshot was asked for; the host is to
+	// report.
+	snapshotSending replicaSet
 }
 
 // take sets what is known about the member in slot to what from knows about
@@ -121,6 +128,7 @@ func (p *progressTable) take(slot int, from *progressTable, at int) {
 	p.commitSent[slot] = from.commitSent[at]
 	p.lastSent[slot] = from.lastSent[at]
 	p.readAck[slot] = from.readAck[at]
+	p.snapshotAt[slot] = from.snapshotAt[at]
 	p.state[slot] = from.state[at]
 	p.recentActive = p.recentActive.without(slot)
 	if from.recentActive.has(at) {
@@ -129,5 +137,13 @@ func (p *progressTable) take(slot int, from *progressTable, at int) {
 	p.paused = p.paused.without(slot)
 	if from.paused.has(at) {
 		p.paused = p.paused.with(slot)
+	}
+	p.snapshotDue = p.snapshotDue.without(slot)
+	if from.snapshotDue.has(at) {
+		p.snapshotDue = p.snapshotDue.with(slot)
+	}
+	p.snapshotSending = p.snapshotSending.without(slot)
+	if from.snapshotSending.has(at) {
+		p.snapshotSending = p.snapshotSending.with(slot)
 	}
 }

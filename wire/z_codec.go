@@ -28,9 +28,9 @@ const (
 //	Heartbeat          Commit Context
 //	HeartbeatResponse  Context
 //	PreVote            LogTerm Index Context
-//	PreVoteResponse
+//	PreVoteResponse    LogTerm Commit
 //	Vote               LogTerm Index Context
-//	VoteResponse
+//	VoteResponse       LogTerm Commit
 //	TimeoutNow
 //	Transfer           (no term) Hint Context
 //	ReadIndex          (no term) Context
@@ -48,9 +48,9 @@ var shapes = [256]shape{
 	Heartbeat:         {fixed: 56},
 	HeartbeatResponse: {fixed: 48},
 	PreVote:           {fixed: 64},
-	PreVoteResponse:   {fixed: 40, flags: flagReject},
+	PreVoteResponse:   {fixed: 56, flags: flagReject},
 	Vote:              {fixed: 64},
-	VoteResponse:      {fixed: 40, flags: flagReject},
+	VoteResponse:      {fixed: 56, flags: flagReject},
 	TimeoutNow:        {fixed: 40},
 	Transfer:          {fixed: 48},
 	ReadIndex:         {fixed: 40},
@@ -132,7 +132,12 @@ func (m *Message) AppendTo(dst []byte) []byte {
 		le.PutUint64(b[40:], uint64(m.LogTerm))
 		le.PutUint64(b[48:], uint64(m.Index))
 		le.PutUint64(b[56:], m.Context)
-	case PreVoteResponse, VoteResponse, TimeoutNow:
+	case PreVoteResponse, VoteResponse:
+		b := (*[56]byte)(out)
+		le.PutUint64(b[32:], uint64(m.Term))
+		le.PutUint64(b[40:], uint64(m.LogTerm))
+		le.PutUint64(b[48:], uint64(m.Commit))
+	case TimeoutNow:
 		b := (*[40]byte)(out)
 		le.PutUint64(b[32:], uint64(m.Term))
 	case Transfer:
@@ -220,7 +225,12 @@ func (m *Message) Decode(src []byte) (n int, err error) {
 		m.LogTerm = Term(le.Uint64(b[40:]))
 		m.Index = Index(le.Uint64(b[48:]))
 		m.Context = le.Uint64(b[56:])
-	case PreVoteResponse, VoteResponse, TimeoutNow:
+	case PreVoteResponse, VoteResponse:
+		b := (*[56]byte)(src)
+		m.Term = Term(le.Uint64(b[32:]))
+		m.LogTerm = Term(le.Uint64(b[40:]))
+		m.Commit = Index(le.Uint64(b[48:]))
+	case TimeoutNow:
 		b := (*[40]byte)(src)
 		m.Term = Term(le.Uint64(b[32:]))
 	case Transfer:

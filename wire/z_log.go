@@ -38,7 +38,11 @@ func (m *Message) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 		enc.AddUint64("logTerm", uint64(m.LogTerm))
 		enc.AddUint64("index", uint64(m.Index))
 		enc.AddUint64("context", m.Context)
-	case PreVoteResponse, VoteResponse, TimeoutNow:
+	case PreVoteResponse, VoteResponse:
+		enc.AddUint64("term", uint64(m.Term))
+		enc.AddUint64("logTerm", uint64(m.LogTerm))
+		enc.AddUint64("commit", uint64(m.Commit))
+	case TimeoutNow:
 		enc.AddUint64("term", uint64(m.Term))
 	case Transfer:
 		enc.AddUint64("hint", uint64(m.Hint))

@@ -54,7 +54,9 @@ const (
 	// PreVoteResponse answers a PreVote, in the asked term when granted, in the
 	// sender's when refused.
 	//
-	//	Reject  no
+	//	Reject   no
+	//	LogTerm  when refused, term of the entry at Commit; zero: not known
+	//	Commit   when refused, the sender's commit index
 	PreVoteResponse MessageKind = 6
 	// Vote asks for a vote. The sender's vote for itself is durable before it
 	// leaves.
@@ -65,7 +67,9 @@ const (
 	Vote MessageKind = 7
 	// VoteResponse answers a Vote. The vote is durable before it leaves.
 	//
-	//	Reject  no
+	//	Reject   no
+	//	LogTerm  when refused, term of the entry at Commit; zero: not known
+	//	Commit   when refused, the sender's commit index
 	VoteResponse MessageKind = 8
 	// TimeoutNow is the leader's order to campaign at once, the last step of a
 	// transfer.
