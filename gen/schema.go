@@ -496,6 +496,7 @@ func progress() Progress {
 			{"commitSent", "wire.Index", "commitSent is the commit index it was last told."},
 			{"lastSent", "uint64", "lastSent is the tick of the last append to it."},
 			{"readAck", "uint64", "readAck is the last read round it has confirmed."},
+			{"leaseAt", "uint64", "leaseAt is the tick in which the last round it has confirmed began, if that is remembered."},
 			{"snapshotAt", "uint64", "snapshotAt is the tick when sending it a snapshot ended."},
 			{"state", "progressState", "state is how entries are sent to it."},
 		},

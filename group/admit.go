@@ -43,7 +43,7 @@ func (g *Group) refusesToHear(m *wire.Message) bool {
 	if m.Kind != wire.Vote && m.Kind != wire.PreVote || m.Context == contextTransfer {
 		return false
 	}
-	return !g.tuning.DisableCheckQuorum && g.hasLiveLeader()
+	return !g.tuning.DisableCheckQuorum && (g.hasLiveLeader() || g.isPromised())
 }
 
 // hasLiveLeader says whether the leader was heard from within the shortest

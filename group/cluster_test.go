@@ -400,6 +400,9 @@ func (c *cluster) deliver(i int) {
 
 func (n *node) step(m *wire.Message) {
 	hadFault := n.g.Err() != nil
+	if n.c.tuning.LeaseReads {
+		n.g.Clock(n.c.now) // as leases require
+	}
 	err := n.g.Step(m)
 	var fault *FaultError
 	switch {

@@ -25,6 +25,7 @@ func init() {
 		"forget":        (*scenario).forget,
 		"hold-apply":    (*scenario).holdApply,
 		"join":          (*scenario).join,
+		"lease":         (*scenario).lease,
 		"leave":         (*scenario).leave,
 		"log":           (*scenario).log,
 		"messages":      (*scenario).messages,
@@ -83,6 +84,7 @@ func (s *scenario) addGroup(cmd command) {
 		MaxCommittedBytes:   int(s.keyedNumber(cmd, "committed-bytes", 0)),
 		MaxTailBytes:        int(s.keyedNumber(cmd, "tail-bytes", 0)),
 		StayWhenRemoved:     slices.Contains(cmd.args, "stay-when-removed"),
+		LeaseReads:          slices.Contains(cmd.args, "leases"),
 		DisablePreVote:      slices.Contains(cmd.args, "no-pre-vote"),
 		DisableCheckQuorum:  slices.Contains(cmd.args, "no-check-quorum"),
 	})
@@ -191,6 +193,21 @@ func (s *scenario) change(cmd command) {
 		}
 	}
 	s.proposed(s.node(cmd).g.ChangeMembers(c))
+}
+
+// lease shows at which index a replica may read, and for how many ticks; with
+// clock=, as if that many ticks had passed that it was not told of.
+//
+//	lease 1
+//	----
+//	index=4 for 7
+func (s *scenario) lease(cmd command) {
+	now := s.c.now + s.keyedNumber(cmd, "clock", 0)
+	if index, until, ok := s.node(cmd).g.LeaseIndex(now); ok {
+		s.printf("index=%d for %d", index, until-now)
+	} else {
+		s.printf("none")
+	}
 }
 
 // leave proposes to leave a joint configuration.

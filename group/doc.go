@@ -59,6 +59,8 @@
 //     that meet, and of several membership entries in one log all but the last are
 //     committed. A replica does not campaign while one it knows to be committed is
 //     not applied.
+//   - G16: a read by lease sees all that was committed when it came. The lease ends
+//     before any voter that granted it may grant a vote to another.
 //
 // A broken invariant is a fault of this group alone: it stops, says so in
 // [Group.Err] with a [*FaultError], and takes and gives nothing more. Nothing

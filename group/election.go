@@ -68,6 +68,8 @@ func (g *Group) Campaign() error {
 		return ErrNotVoter
 	case g.role == Leader:
 		return nil
+	case g.isPromised():
+		return ErrPromised
 	case g.awaitsChange():
 		if g.fault != nil {
 			return g.fault
@@ -150,6 +152,9 @@ func (g *Group) takeVoteRequests(rd *Ready) {
 // of a newer membership.
 func (g *Group) handleVote(m *wire.Message) error {
 	g.tellRemoved(m.From)
+	if g.isPromised() && m.Context != contextTransfer {
+		return nil // the term may be that of the candidate by another message
+	}
 	// A pre-vote for a higher term does not depend on the vote of this one.
 	free := m.Kind == wire.PreVote && m.Term > g.term ||
 		g.vote == m.From || g.vote == 0 && g.lead == 0

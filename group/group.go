@@ -74,6 +74,7 @@ type Group struct {
 
 	timeout    uint32 // drawn from [ElectionTicks, 2*ElectionTicks)
 	now        uint64 // the current tick
+	promisedTo uint64 // no vote is granted before, but by order of the leader; zero without leases
 	electionAt uint64 // when to campaign; timeout ticks after last hearing of a leader
 
 	seq       uint64 // of the last Ready with something to persist
@@ -127,6 +128,10 @@ func New(cfg Config) (*Group, error) {
 	g.joining = cfg.Join
 	if err := g.restore(cfg.Applied); err != nil {
 		return nil, err
+	}
+	if g.tuning.LeaseReads && g.term > 0 {
+		// What was promised to a leader before is forgotten.
+		g.promisedTo = g.now + uint64(g.tuning.ElectionTicks)
 	}
 	g.drawTimeout()
 	g.electionAt = g.now + uint64(g.timeout)
@@ -182,7 +187,14 @@ func (g *Group) restore(applied wire.Index) error {
 // never go back.
 //
 //mr:hotpath
-func (g *Group) Clock(now uint64) { g.now = max(g.now, now) }
+func (g *Group) Clock(now uint64) {
+	if ld := g.leading; ld != nil && now > g.now && now-g.now >= uint64(g.tuning.ElectionTicks) {
+		// This replica stood still, or its clock jumped: rounds before prove nothing
+		// about the ticks since.
+		ld.leaseFrom = now
+	}
+	g.now = max(g.now, now)
+}
 
 // Tick tells the group the current tick and does what is due. It may come as
 // late as it likes: what should have happened several times happens once.

@@ -33,6 +33,9 @@ type leading struct {
 	pendingConfig    wire.Index // no membership is appended before this entry is applied (G15)
 	uncommittedBytes int        // payloads proposed in this term and not committed
 
+	roundAt   [maxReadRounds]uint64 // ticks in which the newest rounds began
+	leaseFrom uint64                // rounds that began before do not count for a lease
+
 	readRound     uint64 // the newest round of reads begun
 	readConfirmed uint64 // the newest round a quorum has confirmed
 }

@@ -179,7 +179,7 @@ func (g *Group) takeReads(rd *Ready) {
 //mr:hotpath
 func (g *Group) beginRound() {
 	q, ld := g.reads, g.leading
-	ld.readRound++
+	g.newRound()
 	for i := q.begun; i < len(q.waiting); i++ {
 		q.waiting[i].round, q.waiting[i].index = ld.readRound, g.commit
 	}

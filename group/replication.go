@@ -41,11 +41,12 @@ func (g *Group) tickLeader() {
 		ld.heartbeatAt = g.now + uint64(g.tuning.HeartbeatTicks)
 		g.rest()
 		g.preferOther()
+		g.beginLease()
 		ld.handover.due = ld.handover.target != 0
 		for slot := g.others.first(); slot < MaxReplicas; slot = g.others.next(slot) {
 			// An append is as good as a heartbeat, except that it is answered only
 			// once it is durable: who has not been heard from is asked.
-			if g.sentLately(slot) && ld.recentActive.has(slot) {
+			if g.sentLately(slot) && ld.recentActive.has(slot) && !g.tuning.LeaseReads {
 				continue
 			}
 			ld.beats = ld.beats.with(slot)
@@ -302,6 +303,7 @@ func (g *Group) leaderHeartbeatResponse(m *wire.Message) error {
 	}
 	if m.Context > ld.readAck[slot] {
 		ld.readAck[slot] = m.Context
+		ld.leaseAt[slot] = ld.roundBegan(m.Context)
 		g.confirmReads()
 	}
 	return nil
@@ -356,6 +358,7 @@ func (g *Group) follow(m *wire.Message) error {
 		return g.fail("G10", m.Index, "replicas %d and %d lead", g.lead, m.From)
 	}
 	g.hearLeader()
+	g.promise()
 	return nil
 }
 

@@ -42,7 +42,7 @@ func TestSchedules(t *testing.T) {
 	// A schedule that never elects, crashes or conflicts checks nothing.
 	for what, n := range map[string]int{
 		"leaders": total.leaders, "crashes": total.crashes, "committed": total.committed,
-		"truncations": total.truncations, "changes": total.changes, "restored": total.restored, "transfers": total.transfers, "reads": total.reads, "lost": total.lost, "stored": total.stored,
+		"truncations": total.truncations, "changes": total.changes, "restored": total.restored, "leases": total.leases, "transfers": total.transfers, "reads": total.reads, "lost": total.lost, "stored": total.stored,
 	} {
 		if n < seeds/4 {
 			t.Errorf("only %d %s in %d schedules", n, what, seeds)
@@ -52,7 +52,7 @@ func TestSchedules(t *testing.T) {
 
 // counts says what schedules have gone through.
 type counts struct {
-	leaders, crashes, committed, truncations, reads, lost, stored, changes, transfers, restored int
+	leaders, crashes, committed, truncations, reads, lost, stored, changes, transfers, restored, leases int
 }
 
 func (c *counts) add(d counts) {
@@ -65,6 +65,7 @@ func (c *counts) add(d counts) {
 	c.stored += d.stored
 	c.changes += d.changes
 	c.restored += d.restored
+	c.leases += d.leases
 	c.transfers += d.transfers
 }
 
@@ -110,6 +111,7 @@ func newSchedule(t *testing.T, seed uint64) *schedule {
 		DisableCheckQuorum:  s.rand.IntN(2) == 0,
 	})
 	s.c.deferAnswers = s.rand.IntN(2) == 0
+	s.c.tuning.LeaseReads = !s.c.tuning.DisableCheckQuorum && s.rand.IntN(2) == 0
 	s.checker = newChecker(s.c, &s.counts, s.fail)
 	s.c.observe = s.checker
 	s.c.sendsSnapshots = true
@@ -280,7 +282,7 @@ func (s *schedule) act(n *node, lossy int) {
 			s.note("sides: %b", s.side&(1<<len(s.c.nodes)-1))
 		}
 	default:
-		if err := n.g.Campaign(); err != nil && err != ErrNotVoter && err != ErrAwaitsChange {
+		if err := n.g.Campaign(); err != nil && err != ErrNotVoter && err != ErrAwaitsChange && err != ErrPromised {
 			s.fail("campaign: %v", err)
 		}
 	}

@@ -136,9 +136,9 @@ func (g *Group) followerTimeoutNow(m *wire.Message) error {
 // ForgetLeader makes a follower take its leader for dead, so that it grants
 // votes to others before its time-out, for instance because the host knows that
 // the leader's store is gone. It follows again when it hears from the leader.
-// Elsewhere it does nothing.
+// Elsewhere, and while the leader may hold a lease, it does nothing.
 func (g *Group) ForgetLeader() {
-	if g.fault == nil && g.role == Follower && g.lead != 0 {
+	if g.fault == nil && g.role == Follower && g.lead != 0 && !g.isPromised() {
 		g.lead = 0
 		g.owesAck, g.owesReject, g.owesBeat = false, false, false
 		g.dropReads()

@@ -42,6 +42,13 @@ type Tuning struct {
 	// StayWhenRemoved lets a leader that is no voter any more lead on until it is
 	// stopped or hands over. Otherwise it steps down when it has applied that.
 	StayWhenRemoved bool
+	// LeaseReads makes voters promise their leader not to vote for others for
+	// ElectionTicks, so that LeaseIndex answers reads. All replicas of a group must
+	// agree in it, and it needs check-quorum.
+	LeaseReads bool
+	// MaxClockDrift bounds, in percent, by how much the clocks of any two stores
+	// differ in rate. A lease is shorter by as much. Zero means 10.
+	MaxClockDrift int
 	// DisablePreVote lets a follower raise its term without asking first whether
 	// it could win. Then a replica that was cut off disturbs the group on return.
 	DisablePreVote bool
@@ -66,6 +73,7 @@ func (t Tuning) WithDefaults() Tuning {
 	fill(&t.MaxUncommittedBytes, 16<<20)
 	fill(&t.MaxCommittedBytes, 4<<20)
 	fill(&t.MaxTailBytes, 256<<10)
+	fill(&t.MaxClockDrift, 10)
 	return t
 }
 
@@ -96,5 +104,12 @@ func (t *Tuning) Validate() error {
 	within("MaxUncommittedBytes", d.MaxUncommittedBytes, maxTuningBytes)
 	within("MaxCommittedBytes", d.MaxCommittedBytes, maxTuningBytes)
 	within("MaxTailBytes", d.MaxTailBytes, maxTuningBytes)
+	within("MaxClockDrift", d.MaxClockDrift, 50)
+	if d.LeaseReads && d.DisableCheckQuorum {
+		faults = append(faults, errors.New("LeaseReads: needs check-quorum, and DisableCheckQuorum is set"))
+	}
+	if d.LeaseReads && d.leaseTicks() <= uint64(d.HeartbeatTicks) {
+		faults = append(faults, fmt.Errorf("LeaseReads: a lease of %d ticks must exceed HeartbeatTicks (%d)", d.leaseTicks(), d.HeartbeatTicks))
+	}
 	return errors.Join(faults...)
 }

@@ -104,6 +104,9 @@ type progressTable struct {
 	lastSent [MaxReplicas]uint64
 	// readAck is the last read round it has confirmed.
 	readAck [MaxReplicas]uint64
+	// leaseAt is the tick in which the last round it has confirmed began, if that
+	// is remembered.
+	leaseAt [MaxReplicas]uint64
 	// snapshotAt is the tick when sending it a snapshot ended.
 	snapshotAt [MaxReplicas]uint64
 	// state is how entries are sent to it.
@@ -128,6 +131,7 @@ func (p *progressTable) take(slot int, from *progressTable, at int) {
 	p.commitSent[slot] = from.commitSent[at]
 	p.lastSent[slot] = from.lastSent[at]
 	p.readAck[slot] = from.readAck[at]
+	p.leaseAt[slot] = from.leaseAt[at]
 	p.snapshotAt[slot] = from.snapshotAt[at]
 	p.state[slot] = from.state[at]
 	p.recentActive = p.recentActive.without(slot)

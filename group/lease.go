@@ -1,0 +1,100 @@
+package group
+
+import "multiraft/wire"
+
+// With leases a leader answers reads without asking first. It needs two promises:
+//
+//	a voter that hears from its leader grants no vote to others, and does not
+//	campaign, for ElectionTicks by its own clock; a voter that starts again
+//	waits as long, because it may have forgotten;
+//
+//	clocks of the stores do not differ in rate by more than MaxClockDrift percent.
+//
+// A heartbeat begins a round; the lease counts from the tick in which a round
+// began that a quorum has answered, not from that of the answers. Ticks are whole:
+// what happened in tick t may have happened anywhere within it, which costs one
+// tick on either side.
+//
+// An order to campaign does not wait for the silence of the leader, and may arrive
+// at any time. So a leader that has sent one has no lease any more, and reads by
+// ReadIndex until it is elected anew.
+//
+// REQUIRES: ticks are read from a clock that counts while the process stands
+// still. The tick that Clock tells before Step was read after the message came, so
+// that a voter's promise does not begin in the past.
+
+// leaseTicks is how long a lease lasts.
+//
+//mr:hotpath
+func (t *Tuning) leaseTicks() uint64 {
+	return uint64(max(0, (t.ElectionTicks-1)*(100-t.MaxClockDrift)/100-1))
+}
+
+// promise notes that the leader was heard, and with that grants it a lease.
+//
+//mr:hotpath
+func (g *Group) promise() {
+	if g.tuning.LeaseReads {
+		g.promisedTo = g.now + uint64(g.tuning.ElectionTicks)
+	}
+}
+
+// isPromised says whether this replica owes a leader silence.
+//
+//mr:hotpath
+func (g *Group) isPromised() bool { return g.now < g.promisedTo }
+
+// beginLease begins a round with the heartbeats that are due. When answers are
+// late, rounds wait: as many as are remembered may be open.
+//
+//mr:hotpath
+func (g *Group) beginLease() {
+	if ld := g.leading; g.tuning.LeaseReads && ld.readRound-ld.readConfirmed < maxReadRounds/2 {
+		g.newRound()
+	}
+}
+
+// newRound begins a round of heartbeats.
+//
+//mr:hotpath
+func (g *Group) newRound() {
+	ld := g.leading
+	ld.readRound++
+	ld.roundAt[ld.readRound%maxReadRounds] = g.now
+}
+
+// roundBegan returns the tick in which a round began, zero when that is forgotten.
+//
+//mr:hotpath
+func (ld *leading) roundBegan(round uint64) uint64 {
+	if round == 0 || ld.readRound-round >= maxReadRounds {
+		return 0
+	}
+	return ld.roundAt[round%maxReadRounds]
+}
+
+// LeaseIndex returns an index at which reading is linearizable, and the first tick
+// at which that is not known any more. now is the tick, read after the read came.
+// A host that keeps ticks in a variable reads the machine, then the clock, and
+// serves what it has read only if it is not until yet: the process may have stood
+// still. When ok is false, ReadIndex is left.
+//
+//mr:hotpath
+func (g *Group) LeaseIndex(now uint64) (index wire.Index, until uint64, ok bool) {
+	ld := g.leading
+	if g.fault != nil || ld == nil || !g.tuning.LeaseReads || !g.isVoter() ||
+		ld.handover.target != 0 || ld.handover.ordered || g.commit < ld.firstIndex || now < g.now {
+		return 0, 0, false
+	}
+	var began [MaxReplicas]wire.Index // the quorum arithmetic is that of indexes
+	for slot := range ld.leaseAt {
+		began[slot] = wire.Index(ld.leaseAt[slot])
+	}
+	began[g.slot] = wire.Index(now)
+	start := uint64(jointCommitIndex(&began, g.incoming, g.outgoing))
+	until = start + g.tuning.leaseTicks()
+	if start == 0 || start < ld.leaseFrom || now >= until {
+		return 0, 0, false
+	}
+	return g.commit, until, true
+}
