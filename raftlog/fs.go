@@ -48,6 +48,10 @@ type File interface {
 	Size() (int64, error)
 	// Truncate sets the size in bytes.
 	Truncate(size int64) error
+	// DropCache tells the system that the durable part of the file will hardly be
+	// read soon, so that its memory can serve for something else. It is advice:
+	// nothing depends on it.
+	DropCache() error
 }
 
 // makeDir makes dir and what is missing above it, durably: level by level, each

@@ -68,7 +68,36 @@ func recycleOne(l *Log) (bool, error) {
 	return true, l.spares.recycle(first)
 }
 
-func fillReserve(l *Log) (bool, error) { return l.spares.fill() }
+// fillReserve prepares segments. A log that grows, because nothing is compacted,
+// lets go of the page cache of old segments as it takes memory for new ones:
+// pages that the system has at hand cost a tenth of pages it has to find, and the
+// store does not push everything else out of memory. A log that recycles its
+// segments gets here no more, and keeps them cached, since a part of a page can
+// only be written when the rest is in memory.
+func fillReserve(l *Log) (bool, error) {
+	idle := l.spares.filling == nil
+	did, err := l.spares.fill()
+	if idle && l.spares.filling != nil && err == nil {
+		err = l.dropOldCache()
+	}
+	return did, err
+}
+
+// cachedSegments is how many of the newest segments stay in the page cache of a
+// growing log, for followers that are a little behind.
+const cachedSegments = 2
+
+// dropOldCache lets go of the oldest segment that is still cached.
+func (l *Log) dropOldCache() error {
+	segments := l.table.Load().segments
+	for _, s := range segments[:max(0, len(segments)-cachedSegments)] {
+		if !s.uncached {
+			s.uncached = true
+			return s.file.DropCache()
+		}
+	}
+	return nil
+}
 
 // handles returns all groups there are, also the one that stands for the store.
 func (l *Log) handles() []*Group {

@@ -69,6 +69,8 @@ type osFile struct{ *os.File }
 
 func (f osFile) Sync() error { return dataSync(f.File) }
 
+func (f osFile) DropCache() error { return dropCache(f.File) }
+
 func (f osFile) Size() (int64, error) {
 	info, err := f.Stat()
 	if err != nil {

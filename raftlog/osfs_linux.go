@@ -22,3 +22,12 @@ func dataSync(f *os.File) error {
 		}
 	}
 }
+
+func dropCache(f *os.File) error {
+	err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+	runtime.KeepAlive(f)
+	if err != nil {
+		return &os.PathError{Op: "fadvise", Path: f.Name(), Err: err}
+	}
+	return nil
+}

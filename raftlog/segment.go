@@ -26,6 +26,8 @@ type segment struct {
 	used    atomic.Int64
 	live    atomic.Int64
 	batches atomic.Uint32 // written since Open
+	// uncached says that its page cache was let go of. It belongs to Maintain.
+	uncached bool
 }
 
 // segmentTable is an immutable list of segments, sorted by number. Readers load

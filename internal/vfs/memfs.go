@@ -633,6 +633,10 @@ func (f *file) Truncate(size int64) error {
 	return nil
 }
 
+// DropCache does nothing: a MemFS has no second place to read from. What a cache
+// hides is [MemFS.DropCaches].
+func (f *file) DropCache() error { return nil }
+
 // Close ends the use of the file. It makes nothing durable.
 func (f *file) Close() error {
 	f.fs.mu.Lock()
