@@ -25,7 +25,7 @@ var rewrite = flag.Bool("rewrite", false, "write what scenarios print into their
 // The directives are the methods of scenario, each with an example.
 func TestScenarios(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) < 25 {
+	if err != nil || len(files) < 60 {
 		t.Fatalf("%d scenarios, %v", len(files), err)
 	}
 	for _, file := range files {

@@ -1,6 +1,7 @@
 package group
 
 import (
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -583,5 +584,133 @@ func Test9_6_PreVoteChangesNothing(t *testing.T) {
 	}
 	if voter.g.Term() != 3 || voter.log.hard != (wire.HardState{Term: 3}) {
 		t.Errorf("term %d, on disk %+v", voter.g.Term(), voter.log.hard)
+	}
+}
+
+// 3.10: the prior leader stops accepting client requests, brings the target up to
+// date, and sends it TimeoutNow.
+func Test3_10_TransferOrder(t *testing.T) {
+	n := thesisGroup(t, 3, "1/1 term=1")
+	lead(t, n)
+	out(n)
+	if err := n.g.TransferLeader(3); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := n.g.Propose(commands("x"), 1); err != ErrTransferring {
+		t.Errorf("propose: %v", err)
+	}
+	if sent := out(n); len(sent) != 0 {
+		t.Errorf("sent %v before replica 3 is caught up", sent)
+	}
+	receive(t, n, wire.Message{Kind: wire.AppendResponse, From: 3, Term: 2, Index: 2})
+	if m := one(t, out(n), wire.TimeoutNow); m.To != 3 {
+		t.Errorf("ordered %d", m.To)
+	}
+}
+
+// 3.10: if leadership transfer does not complete after about an election timeout,
+// the prior leader aborts the transfer and resumes accepting client requests.
+func Test3_10_TransferIsGivenUp(t *testing.T) {
+	n := thesisGroup(t, 3, "")
+	n.c.tuning.DisableCheckQuorum = true
+	lead(t, n)
+	out(n)
+	if err := n.g.TransferLeader(3); err != nil {
+		t.Fatal(err)
+	}
+	n.g.Tick(9)
+	if _, _, err := n.g.Propose(commands("x"), 1); err != ErrTransferring {
+		t.Errorf("before: %v", err)
+	}
+	n.g.Tick(10)
+	if _, _, err := n.g.Propose(commands("x"), 1); err != nil {
+		t.Errorf("after: %v", err)
+	}
+}
+
+// 4.1: changes of more than one server are not safe in one step; 4.3: they go
+// through a joint configuration. All changes of configurations of up to four
+// voters are tried.
+func Test4_1_NeighbouringConfigurationsOverlap(t *testing.T) {
+	for from := 1; from < 1<<5; from++ {
+		for to := 1; to < 1<<5; to++ {
+			old := &wire.Membership{MaxReplica: 5}
+			var change MembershipChange
+			for i := range 5 {
+				id := wire.ReplicaID(i + 1)
+				role := wire.Learner
+				if from>>i&1 != 0 {
+					role = wire.Voter
+				}
+				old.Members = append(old.Members, wire.Member{Replica: id, Store: wire.StoreID(id), Role: role})
+				switch is, was := to>>i&1, from>>i&1; {
+				case is > was:
+					change.Changes = append(change.Changes, Change{Op: AddVoter, Replica: id})
+				case is < was:
+					change.Changes = append(change.Changes, Change{Op: AddLearner, Replica: id})
+				}
+			}
+			next, err := change.applyTo(old)
+			if from == to {
+				var refused *MembershipError
+				if !errors.As(err, &refused) || refused.Reason != ReasonNothing {
+					t.Fatalf("no change: %v", err)
+				}
+				continue
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if joint := isJoint(next); joint != (len(change.Changes) > 1) || !quorumsMeet(old, next) {
+				t.Fatalf("from %s to %s", membersOf(old), membersOf(next))
+			}
+			if isJoint(next) && !quorumsMeet(next, leaveJoint(next)) {
+				t.Fatalf("leaving %s", membersOf(next))
+			}
+		}
+	}
+}
+
+// 4.2.2: a leader that is removed steps down once the entry is committed (and
+// applied, here), and does not count itself before.
+func Test4_2_2_RemovedLeaderStepsDown(t *testing.T) {
+	n := thesisGroup(t, 3, "")
+	lead(t, n)
+	out(n)
+	receive(t, n, wire.Message{Kind: wire.AppendResponse, From: 2, Term: 1, Index: 1})
+	out(n)
+	if _, _, err := n.g.ChangeMembers(MembershipChange{Changes: []Change{{Op: Remove, Replica: 1}}}); err != nil {
+		t.Fatal(err)
+	}
+	if out(n); n.g.Role() != Leader || n.g.Removed() {
+		t.Fatalf("a %s before it is committed", n.g.Role())
+	}
+	receive(t, n, wire.Message{Kind: wire.AppendResponse, From: 2, Term: 1, Index: 2})
+	sent := out(n)
+	if n.g.Role() != Follower || !n.g.Removed() {
+		t.Errorf("a %s, removed %v", n.g.Role(), n.g.Removed())
+	}
+	if m := one(t, sent, wire.TimeoutNow); m.To != 2 {
+		t.Errorf("ordered %d", m.To)
+	}
+}
+
+// 6.4.1: a lease read needs no round of messages while the lease holds.
+func Test6_4_1_LeaseIsBoundedByTheRoundsBegin(t *testing.T) {
+	n := thesisGroup(t, 3, "")
+	n.c.tuning.LeaseReads = true
+	lead(t, n)
+	out(n)
+	receive(t, n, wire.Message{Kind: wire.AppendResponse, From: 2, Term: 1, Index: 1})
+	n.g.Tick(1)
+	round := one(t, out(n)[:1], wire.Heartbeat).Context
+	n.g.Tick(5) // the answer takes a while
+	receive(t, n, wire.Message{Kind: wire.HeartbeatResponse, From: 2, Term: 1, Context: round})
+	index, until, ok := n.g.LeaseIndex(5)
+	if !ok || index != 1 || until != 1+n.c.tuning.leaseTicks() || until >= 1+10 {
+		t.Errorf("index %d until %d, %v", index, until, ok)
+	}
+	if _, _, ok := n.g.LeaseIndex(until); ok {
+		t.Error("a lease that is over")
 	}
 }
