@@ -223,6 +223,35 @@ func TestReadsAreLinearizableOnEveryStore(t *testing.T) {
 	}
 }
 
+// A read that comes before there is a leader, or while one is being elected,
+// waits for it; without a quorum it ends.
+func TestReadsWaitForALeader(t *testing.T) {
+	c := newCluster(t, func(cfg *engine.Config) { cfg.Tuning.ElectionTicks = 10 })
+	c.startAll(1)
+	for id := range c.stores {
+		if _, err := c.group(id, 1).Read(c.ctx(), nil); err != nil {
+			t.Fatalf("read on store %d before the first election: %v", id, err)
+		}
+	}
+	c.propose(1, "x")
+	c.close(c.leader(1).Store().ID())
+	for id := range c.stores {
+		value, err := c.group(id, 1).Read(c.ctx(), nil)
+		if err != nil {
+			t.Fatalf("read on store %d after the leader was lost: %v", id, err)
+		}
+		if got := len(value.([]string)); got != 1 {
+			t.Fatalf("read on store %d sees %d commands, want 1", id, got)
+		}
+	}
+	c.close(c.leader(1).Store().ID())
+	for id := range c.stores {
+		if _, err := c.group(id, 1).Read(c.ctx(), nil); !errors.Is(err, engine.ErrNoLeader) {
+			t.Fatalf("read without a quorum: %v, want ErrNoLeader", err)
+		}
+	}
+}
+
 func TestLeaderLossElectsAnotherAndLosesNothing(t *testing.T) {
 	c := newCluster(t, nil)
 	c.startAll(1)

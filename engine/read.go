@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"runtime/debug"
 	"sync"
 
@@ -31,12 +32,12 @@ var readRequests = sync.Pool{New: func() any { return &readRequest{done: make(ch
 
 // waitingRead is what waits for the core's answer to one ReadIndex.
 type waitingRead struct {
-	context  uint64
+	context  uint64 // zero while no leader is known to ask
 	expires  uint64 // tick
 	requests []*readRequest
 }
 
-// readTicks is how many election time-outs a read waits for a leader before it
+// readElections is how many election time-outs a read waits for a leader before it
 // ends with ErrNoLeader.
 const readElections = 3
 
@@ -45,7 +46,8 @@ const readElections = 3
 // section 6.4). Reads that come together share one round of heartbeats. It
 // works on followers, which ask the leader for the index.
 //
-// When ctx ends first, its error is returned.
+// While no leader is known the read waits for one, for three election time-outs;
+// then it returns ErrNoLeader. When ctx ends first, its error is returned.
 func (g *Group) Read(ctx context.Context, query any) (any, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -91,43 +93,60 @@ func (r *replica) enqueueRead(req *readRequest) error {
 	return nil
 }
 
-// startReads asks the core to confirm one index for all requests of a turn.
+// startReads takes over the reads of a mailbox. They are sent on their way by
+// sendReads, in this turn if a leader is known.
 func (w *worker) startReads(r *replica, requests []*readRequest, now uint64) {
-	s := w.store
-	s.metrics.reads.Add(int64(len(requests)))
-	context := s.readContext.Add(1)
-	if err := r.core.ReadIndex(context); err != nil {
-		q := &w.apply[r.applier.at]
-		q.tasks = append(q.tasks, applyTask{kind: taskReadFailed, replica: r, reads: requests, err: s.readRefusal(err)})
+	w.store.metrics.reads.Add(int64(len(requests)))
+	r.reads = append(r.reads, waitingRead{requests: requests,
+		expires: now + uint64(readElections*w.store.electionTicks())})
+}
+
+// sendReads asks the core to confirm an index for the reads that wait for a
+// leader: new ones, and those that a change of leaders has dropped.
+func (w *worker) sendReads(r *replica) {
+	if r.core.Leader() == 0 {
 		return
 	}
-	r.reads = append(r.reads, waitingRead{context: context, requests: requests,
-		expires: now + uint64(readElections*s.electionTicks())})
+	kept := r.reads[:0]
+	for _, read := range r.reads {
+		if read.context == 0 {
+			read.context = w.store.readContext.Add(1)
+			if err := r.core.ReadIndex(read.context); err != nil {
+				q := &w.apply[r.applier.at]
+				q.tasks = append(q.tasks, applyTask{kind: taskReadFailed, replica: r, reads: read.requests, err: readRefusal(err)})
+				continue
+			}
+		}
+		kept = append(kept, read)
+	}
+	clear(r.reads[len(kept):])
+	r.reads = kept
 }
 
 // readRefusal turns the core's word into the engine's.
-func (s *Store) readRefusal(err error) error {
-	switch err {
-	case group.ErrNoLeader, group.ErrNotLeader:
+func readRefusal(err error) error {
+	switch {
+	case errors.Is(err, group.ErrNoLeader):
 		return ErrNoLeader
-	case group.ErrBusy:
+	case errors.Is(err, group.ErrBusy):
 		return ErrBusy
 	}
 	return err
 }
 
 // finishRead passes the requests behind a confirmed index to the applier.
+// Dropped ones wait for the next leader.
 func (w *worker) finishRead(r *replica, read group.ReadState) {
 	q := &w.apply[r.applier.at]
 	for i := range r.reads {
 		if r.reads[i].context != read.Context {
 			continue
 		}
-		task := applyTask{kind: taskRead, replica: r, reads: r.reads[i].requests, last: read.Index}
 		if read.Dropped {
-			task.kind, task.err = taskReadFailed, ErrNoLeader
+			r.reads[i].context = 0
+			return
 		}
-		q.tasks = append(q.tasks, task)
+		q.tasks = append(q.tasks, applyTask{kind: taskRead, replica: r, reads: r.reads[i].requests, last: read.Index})
 		r.reads = append(r.reads[:i], r.reads[i+1:]...)
 		return
 	}

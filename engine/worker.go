@@ -141,6 +141,9 @@ func (w *worker) turn(r *replica, flags scheduler.Flags) {
 	if len(box.reads) > 0 {
 		w.startReads(r, box.reads, now)
 	}
+	if len(r.reads) > 0 {
+		w.sendReads(r)
+	}
 	if len(box.transfers) > 0 {
 		w.startTransfers(r, box.transfers, now)
 	}
