@@ -201,7 +201,6 @@ type Network []Comparator
 type Comparator struct{ A, B int }
 
 var (
-	termless   = TermRule{}
 	ordinary   = TermRule{Higher: Adopt, Lower: IgnoreOld}
 	fromLeader = TermRule{Higher: AdoptLeader, Lower: AnswerOldLeader}
 )
@@ -210,7 +209,7 @@ var (
 func Multiraft() *Schema {
 	return &Schema{
 		Module:  "multiraft",
-		Version: 2,
+		Version: 1,
 		Fields: []Field{
 			{Name: "Reject", Form: Flag, Doc: "Reject marks the refusing answer."},
 			{Name: "LogTerm", Type: "Term", Doc: "LogTerm is the term of the entry at Index, or at Hint in a refusal."},

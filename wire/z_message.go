@@ -6,7 +6,7 @@ import "strconv"
 
 // ProtocolVersion is the version of messages and records that the schema
 // describes.
-const ProtocolVersion = 2
+const ProtocolVersion = 1
 
 // The hand-written half of the package speaks the same version, or the index
 // is out of bounds here.
