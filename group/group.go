@@ -298,17 +298,7 @@ func (g *Group) Propose(b wire.Block, count int) (first wire.Index, term wire.Te
 //
 //mr:hotpath
 func hasPayloads(b wire.Block, count int) bool {
-	if len(b) < wire.BlockHeaderBytes || count < 1 {
-		return false
-	}
-	payloads := b.Payloads()
-	for range count {
-		var ok bool
-		if _, payloads, ok = wire.NextPayload(payloads); !ok {
-			return false
-		}
-	}
-	return len(payloads) == 0
+	return len(b) >= wire.BlockHeaderBytes && wire.HasPayloads(b.Payloads(), count)
 }
 
 // Step takes a message from another replica, in the tick that Clock or Tick told
