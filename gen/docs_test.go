@@ -52,3 +52,31 @@ func kindTable(s *Schema) string {
 	b.WriteString("\n")
 	return b.String()
 }
+
+// The table of messages in docs/wire-format.md has the flags and words of each
+// kind, in the order in which they are encoded.
+func TestWireFormatTable(t *testing.T) {
+	doc := string(readFile(t, "../docs/wire-format.md"))
+	schema := Multiraft()
+	spoken := strings.NewReplacer("LogTerm", "log term", "Index", "index", "Commit", "commit", "Hint", "hint", "Context", "context")
+	for i, k := range schema.Kinds {
+		cells := []string{fmt.Sprint(i+1, " ", k.Name), "", ""}
+		if k.termless() {
+			cells[1] = "no term"
+		}
+		var words []string
+		for _, f := range schema.fieldsOf(k) {
+			switch f.Form {
+			case Flag:
+				cells[1] = "R"
+			case Word:
+				words = append(words, spoken.Replace(f.Name))
+			}
+		}
+		cells[2] = strings.Join(words, ", ")
+		row := "\n| " + strings.Join(cells, " | ") + " |"
+		if row = strings.ReplaceAll(row, "|  |", "| |"); !strings.Contains(doc, strings.ReplaceAll(row, "|  |", "| |")) {
+			t.Errorf("docs/wire-format.md has no row %q", row)
+		}
+	}
+}
