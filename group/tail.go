@@ -107,7 +107,12 @@ func (t *tail) term(i wire.Index) (wire.Term, error) {
 //mr:hotpath
 func (t *tail) locate(i wire.Index) int {
 	live := t.live()
-	lo, hi := 0, len(live)-1
+	n := len(live)
+	// A ref holds one entry at least, so that of i is as many places from either
+	// end as there are entries, or fewer. Close to the ends, and among proposals
+	// that came one by one, little or nothing is left to search.
+	hi := int(min(i-live[0].first, wire.Index(n-1)))
+	lo := n - 1 - int(min(live[n-1].last-i, wire.Index(n-1)))
 	for lo < hi {
 		mid := int(uint(lo+hi) >> 1)
 		if live[mid].last < i {
