@@ -187,11 +187,17 @@ func (g *Group) Applied(index wire.Index) {
 //
 //mr:hotpath
 func (g *Group) release() {
-	if len(g.log.refs) == 0 {
+	if g.log.head == len(g.log.refs) {
 		return
 	}
+	// Mostly the oldest block has to stay, and with it all others.
+	oldest, bytes := g.log.refs[g.log.head].last, g.log.bytes
 	needed := min(g.log.durable, g.commit)
 	handed := min(needed, g.handed.last)
+	hoarded := g.tuning.MaxTailBytes + g.tuning.MaxInflightBytes
+	if oldest > needed || oldest > handed && bytes <= hoarded {
+		return
+	}
 	sent, matched := handed, handed
 	if ld := g.leading; ld != nil {
 		for slot := g.others.first(); slot < MaxReplicas; slot = g.others.next(slot) {
@@ -199,10 +205,13 @@ func (g *Group) release() {
 			if ld.state[slot] == replicate {
 				matched = min(matched, ld.match[slot])
 				sent = min(sent, ld.next[slot]-1)
+				if oldest > matched && bytes <= g.tuning.MaxTailBytes {
+					return
+				}
 			}
 		}
 	}
 	g.log.release(matched, 0)
 	g.log.release(sent, g.tuning.MaxTailBytes)
-	g.log.release(needed, g.tuning.MaxTailBytes+g.tuning.MaxInflightBytes)
+	g.log.release(needed, hoarded)
 }
