@@ -173,6 +173,7 @@ func (g *Group) appendConfig(m *wire.Membership) (wire.Index, wire.Term, error) 
 	index := g.log.last() + 1
 	b := wire.AppendPayload(wire.NewBlock(nil), m.AppendTo(nil))
 	b.Seal(g.id, index, g.term, wire.EntryConfig, 1)
+	g.log.seal(g.id, 0, nil)
 	g.log.append(index, b)
 	g.leading.pendingConfig = index
 	g.quiet = 0

@@ -337,8 +337,13 @@ func (l *memLog) termOrZero(i wire.Index) wire.Term {
 // entry returns an entry of n's log.
 func (k *checker) entry(n *node, i wire.Index) entry {
 	if i > n.g.log.base {
-		ref := n.g.log.live()[n.g.log.locate(i)]
-		for _, e := range entriesOf(ref.block) {
+		live, at := n.g.log.live(), n.g.log.locate(i)
+		block := live[at].block
+		if at >= len(live)-n.g.log.open {
+			block = slices.Clone(block)
+			block.Seal(1, live[at].first, live[at].term, wire.EntryCommand, int(live[at].last-live[at].first)+1)
+		}
+		for _, e := range entriesOf(block) {
 			if e.index == i {
 				return e
 			}

@@ -25,8 +25,8 @@
 //
 // Pull, not push: nothing is formed when an input arrives. Inputs leave notes
 // (this peer is behind, that answer is owed), and Ready turns notes into
-// messages. Many proposals then make one append per peer, many appends make one
-// answer, and an idle group holds no buffers.
+// messages. Many proposals then make one block, and one append per peer; many
+// appends make one answer; and an idle group holds no buffers.
 //
 // # Invariants
 //

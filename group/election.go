@@ -29,6 +29,8 @@ func (g *Group) hearLeader() { g.electionAt = g.now + uint64(g.timeout) }
 
 // leave ends what the replica was doing in its role.
 func (g *Group) leave() {
+	// Proposals stay in the log, for the next leader to keep or to replace.
+	g.log.seal(g.id, 0, nil)
 	g.lead = 0
 	g.leading = nil
 	g.votes = tally{}

@@ -264,8 +264,8 @@ func (g *Group) replica(slot int) wire.ReplicaID { return g.members.Members[slot
 
 // Propose appends count commands to the log of the leader and returns the index
 // of the first and their term. b comes from wire.NewBlock and count calls of
-// wire.AppendPayload; it belongs to the group, which seals it. Nothing is sent
-// until Ready is taken. On an error nothing was appended and b is the caller's.
+// wire.AppendPayload; it belongs to the group, which seals it, or joins it with
+// its neighbours, when Ready is taken. Nothing is sent before. On an error nothing was appended and b is the caller's.
 //
 //mr:hotpath
 func (g *Group) Propose(b wire.Block, count int) (first wire.Index, term wire.Term, err error) {
@@ -287,8 +287,7 @@ func (g *Group) Propose(b wire.Block, count int) (first wire.Index, term wire.Te
 	ld.uncommittedBytes += size
 	g.quiet = 0
 	first = g.log.last() + 1
-	b.Seal(g.id, first, g.term, wire.EntryCommand, count)
-	g.log.append(first, b)
+	g.log.propose(g.term, b, count)
 	return first, g.term, nil
 }
 

@@ -183,11 +183,26 @@ func (g *Group) takeUnstable(rd *Ready) {
 	if g.log.handed == g.log.last() {
 		return
 	}
+	g.sealProposals(rd.Arena)
 	live := g.log.live()
 	for i := g.log.locate(g.log.handed + 1); i < len(live); i++ {
 		rd.Blocks = append(rd.Blocks, g.log.materialize(&live[i], rd.Arena))
 	}
 	g.log.handed = g.log.last()
+}
+
+// joinBytes bounds the blocks that proposals are joined to. Copying longer ones
+// costs more than it saves, and an arena carves blocks up to here from chunks.
+const joinBytes = 16 << 10
+
+// sealProposals seals what was proposed since the last Ready. Blocks are joined
+// up to what fits an append and a hand-out, neither of which takes them apart.
+//
+//mr:hotpath
+func (g *Group) sealProposals(arena *wire.Arena) {
+	if g.log.open > 0 {
+		g.log.seal(g.id, min(joinBytes, g.tuning.MaxMessageBytes, g.tuning.MaxCommittedBytes), arena)
+	}
 }
 
 // takeAfter has a follower's acceptance leave when the log says so, without

@@ -257,8 +257,8 @@ func (g *Group) leaderAppendResponse(m *wire.Message) error {
 		return nil
 	}
 	ld := g.leading
-	if m.Index > g.log.last() {
-		return badMessage(m, "entry %d is behind the last one", m.Index)
+	if m.Index > g.log.handed { // what is not handed out, no append holds
+		return badMessage(m, "entry %d was not sent", m.Index)
 	}
 	ld.recentActive = ld.recentActive.with(slot)
 	if m.Reject {

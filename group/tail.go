@@ -35,6 +35,9 @@ type tail struct {
 	// moves head; the space is used again when the slice is full.
 	refs []blockRef
 	head int
+	// The last open refs are proposals whose blocks are not sealed: there is no
+	// telling what their headers say. All are of one term, and not handed out.
+	open int
 	// base is the entry in front of those in memory, baseTerm its term. It is
 	// durable.
 	base     wire.Index
@@ -54,7 +57,7 @@ type tail struct {
 
 // restore sets the tail to what storage holds, with nothing in memory.
 func (t *tail) restore(last wire.Index, lastTerm wire.Term) {
-	t.refs, t.head, t.bytes = nil, 0, 0
+	t.refs, t.head, t.open, t.bytes = nil, 0, 0, 0
 	t.base, t.baseTerm = last, lastTerm
 	t.handed, t.durable = last, last
 }
@@ -126,20 +129,68 @@ func (t *tail) locate(i wire.Index) int {
 
 // append adds the entries [first, block.Last()] of a block.
 //
-// REQUIRES: first == last()+1 and block.First() <= first <= block.Last().
+// REQUIRES: first == last()+1 and block.First() <= first <= block.Last(), and
+// no block is open.
 //
 //mr:hotpath
 func (t *tail) append(first wire.Index, block wire.Block) {
+	t.add(blockRef{first: first, last: block.Last(), term: block.Term(), block: block})
+	if block.Kind() == wire.EntryConfig {
+		t.noteConfig(first)
+	}
+}
+
+// propose adds a block of count commands that is not sealed, and leaves it open.
+//
+// REQUIRES: open blocks are of the same term.
+//
+//mr:hotpath
+func (t *tail) propose(term wire.Term, block wire.Block, count int) {
+	last := t.last()
+	t.add(blockRef{first: last + 1, last: last + wire.Index(count), term: term, block: block})
+	t.open++
+}
+
+//mr:hotpath
+func (t *tail) add(r blockRef) {
 	if len(t.refs) == cap(t.refs) && t.head > cap(t.refs)/4 {
 		n := copy(t.refs, t.refs[t.head:])
 		clear(t.refs[n:])
 		t.refs, t.head = t.refs[:n], 0
 	}
-	t.refs = append(t.refs, blockRef{first: first, last: block.Last(), term: block.Term(), block: block})
-	t.bytes += len(block)
-	if block.Kind() == wire.EntryConfig {
-		t.noteConfig(first)
+	t.refs = append(t.refs, r)
+	t.bytes += len(r.block)
+}
+
+// seal seals the blocks that are open. Neighbours that make a block of at most
+// maxBytes become one, in memory of the arena: proposals that come one by one
+// then cost one header, one sum and one ref, here and at each peer.
+//
+//mr:hotpath
+func (t *tail) seal(group wire.GroupID, maxBytes int, arena *wire.Arena) {
+	start := len(t.refs) - t.open
+	open, n := t.refs[start:], 0
+	for i := 0; i < len(open); n++ {
+		end, size := i+1, len(open[i].block)
+		for end < len(open) && size+len(open[end].block)-wire.BlockHeaderBytes <= maxBytes {
+			size += len(open[end].block) - wire.BlockHeaderBytes
+			end++
+		}
+		ref := open[i]
+		if end > i+1 {
+			ref.last = open[end-1].last
+			ref.block = wire.NewBlock(arena.Alloc(size))
+			for k := i; k < end; k++ {
+				ref.block = append(ref.block, open[k].block.Payloads()...)
+			}
+			t.bytes -= (end - i - 1) * wire.BlockHeaderBytes
+		}
+		ref.block.Seal(group, ref.first, ref.term, wire.EntryCommand, int(ref.last-ref.first)+1)
+		open[n] = ref
+		i = end
 	}
+	clear(open[n:])
+	t.refs, t.open = t.refs[:start+n], 0
 }
 
 // materialize returns the entries of r, a ref of t, as a block of their own.
@@ -160,7 +211,7 @@ func (t *tail) materialize(r *blockRef, arena *wire.Arena) wire.Block {
 // The entries in front of from stay, but may count as durable only when what
 // replaces the rest is: acknowledgements are not looked at that closely.
 //
-// REQUIRES: commit < from <= last(), and an append follows. Everything above
+// REQUIRES: commit < from <= last(), no block is open, and an append follows. Everything above
 // commit is in memory or in storage, so the term in front of from is known; an
 // error is storage's.
 func (t *tail) truncate(from wire.Index, seq uint64) error {
@@ -262,7 +313,7 @@ func (t *tail) shed() {
 // the first entry alone is larger. A single block in memory is returned as it
 // is, more are joined in memory of the arena.
 //
-// REQUIRES: lo <= last().
+// REQUIRES: lo <= last(), and no block is open.
 //
 //mr:hotpath
 func (t *tail) entries(lo wire.Index, maxBytes int, arena *wire.Arena) (entries []byte, hi wire.Index, err error) {

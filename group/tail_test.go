@@ -51,7 +51,7 @@ type tailRun struct {
 }
 
 func (r *tailRun) step() {
-	switch last := int(r.tail.last()); r.rand.IntN(6) {
+	switch last := int(r.tail.last()); r.rand.IntN(8) {
 	case 0, 1:
 		r.append()
 	case 2:
@@ -69,11 +69,14 @@ func (r *tailRun) step() {
 		}
 	case 5:
 		r.tail.release(r.tail.durable, r.rand.IntN(300))
+	case 6, 7:
+		r.propose()
 	}
 }
 
 // append adds a block, which may overlap what is there in front.
 func (r *tailRun) append() {
+	r.tail.seal(1, 0, nil)
 	if r.rand.IntN(3) == 0 {
 		r.term++
 	}
@@ -96,7 +99,51 @@ func (r *tailRun) append() {
 	}
 }
 
+// propose adds a block of the current term that is not sealed.
+func (r *tailRun) propose() {
+	cmds := make([]string, 1+r.rand.IntN(4))
+	for i := range cmds {
+		r.next++
+		cmds[i] = fmt.Sprintf("c%d", r.next)
+		r.plain.terms = append(r.plain.terms, r.term)
+		r.plain.commands = append(r.plain.commands, cmds[i])
+	}
+	r.tail.propose(r.term, commands(cmds...), len(cmds))
+}
+
+// seal joins blocks, no more than fit, and no fewer.
+func (r *tailRun) seal() {
+	live, maxBytes := r.tail.live(), r.rand.IntN(300)
+	sealed := len(live) - r.tail.open
+	single := map[wire.Index]bool{} // where a block began and ended
+	for _, ref := range live[sealed:] {
+		single[ref.first], single[ref.last+1] = true, true
+	}
+	r.tail.seal(1, maxBytes, &r.arena)
+	for i, ref := range r.tail.live()[sealed:] {
+		b := ref.block
+		if b.First() != ref.first || b.Last() != ref.last || b.Term() != ref.term || !single[ref.first] || !single[ref.last+1] {
+			r.fatalf("sealed [%d, %d] of term %d for %+v", b.First(), b.Last(), b.Term(), ref)
+		}
+		inner := false
+		for at := ref.first + 1; at <= ref.last; at++ {
+			inner = inner || single[at]
+		}
+		if inner && len(b) > maxBytes {
+			r.fatalf("joined to %d bytes, at most %d are wanted", len(b), maxBytes)
+		}
+		first := ref.first + 1
+		for !single[first] {
+			first++
+		}
+		if i > 0 && len(r.tail.live()[sealed+i-1].block)+len(b.Cut(ref.first, first, &r.arena))-wire.BlockHeaderBytes <= maxBytes {
+			r.fatalf("entry %d fits the block in front", ref.first)
+		}
+	}
+}
+
 func (r *tailRun) truncate(from int) {
+	r.tail.seal(1, 0, nil)
 	if err := r.tail.truncate(wire.Index(from), r.seq); err != nil {
 		r.t.Fatal(err)
 	}
@@ -111,6 +158,7 @@ func (r *tailRun) handOut() {
 	if r.tail.handed == r.tail.last() {
 		return
 	}
+	r.seal()
 	r.seq++
 	w := write{ack: Ack{Seq: r.seq}}
 	live := r.tail.live()
@@ -166,7 +214,7 @@ func (r *tailRun) check() {
 
 // checkEntries reads from a random entry on, as appends do.
 func (r *tailRun) checkEntries(last wire.Index) {
-	if last == 0 {
+	if last == 0 || r.tail.open > 0 {
 		return
 	}
 	lo, maxBytes := 1+wire.Index(r.rand.IntN(int(last))), 1+r.rand.IntN(400)
