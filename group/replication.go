@@ -181,11 +181,10 @@ func (g *Group) takeAppend(rd *Ready, slot int, shared *run) bool {
 		g.cannotSend(slot, lo, err)
 		return false
 	}
-	m := g.message(wire.Append, g.replica(slot))
+	m := g.put(rd, wire.Append, g.replica(slot))
 	m.Index, m.LogTerm = lo-1, prevTerm
 	m.Commit = g.commit
 	m.Entries = shared.entries
-	rd.Messages = append(rd.Messages, m)
 	ld.sent(slot, shared.hi, len(shared.entries))
 	ld.lastSent[slot] = g.now
 	ld.commitSent[slot] = max(ld.commitSent[slot], min(g.commit, shared.hi-1))
@@ -228,9 +227,8 @@ func (g *Group) takeNudge(rd *Ready, slot int) {
 		g.cannotSend(slot, prev, err)
 		return
 	}
-	m := g.message(wire.Append, g.replica(slot))
+	m := g.put(rd, wire.Append, g.replica(slot))
 	m.Index, m.LogTerm, m.Commit = prev, prevTerm, g.commit
-	rd.Messages = append(rd.Messages, m)
 	ld.lastSent[slot] = g.now
 }
 
@@ -240,10 +238,9 @@ func (g *Group) takeNudge(rd *Ready, slot int) {
 //mr:hotpath
 func (g *Group) takeHeartbeat(rd *Ready, slot int) {
 	ld := g.leading
-	m := g.message(wire.Heartbeat, g.replica(slot))
+	m := g.put(rd, wire.Heartbeat, g.replica(slot))
 	m.Commit = min(ld.match[slot], g.commit)
 	m.Context = ld.readRound
-	rd.Messages = append(rd.Messages, m)
 	ld.commitSent[slot] = max(ld.commitSent[slot], m.Commit)
 }
 

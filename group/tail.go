@@ -176,17 +176,20 @@ func (t *tail) seal(group wire.GroupID, maxBytes int, arena *wire.Arena) {
 			size += len(open[end].block) - wire.BlockHeaderBytes
 			end++
 		}
-		ref := open[i]
+		ref := &open[n]
+		if n < i {
+			*ref = open[i]
+		}
 		if end > i+1 {
 			ref.last = open[end-1].last
-			ref.block = wire.NewBlock(arena.Alloc(size))
-			for k := i; k < end; k++ {
-				ref.block = append(ref.block, open[k].block.Payloads()...)
+			joined := append(wire.NewBlock(arena.Alloc(size)), ref.block.Payloads()...)
+			for k := i + 1; k < end; k++ {
+				joined = append(joined, open[k].block.Payloads()...)
 			}
+			ref.block = joined
 			t.bytes -= (end - i - 1) * wire.BlockHeaderBytes
 		}
 		ref.block.Seal(group, ref.first, ref.term, wire.EntryCommand, int(ref.last-ref.first)+1)
-		open[n] = ref
 		i = end
 	}
 	clear(open[n:])
