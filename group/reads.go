@@ -152,12 +152,11 @@ func (g *Group) readsReady() bool {
 
 // takeReads sends reads on their way and hands out answers.
 //
+// REQUIRES: g.reads is not nil.
+//
 //mr:hotpath
 func (g *Group) takeReads(rd *Ready) {
 	q := g.reads
-	if q == nil {
-		return
-	}
 	if g.mayBeginReads() {
 		if g.leading != nil {
 			g.beginRound()

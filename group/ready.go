@@ -122,7 +122,7 @@ func (g *Group) HasReady() bool {
 	switch {
 	case g.hardChanged, g.log.handed < g.log.last(), len(g.out) > 0:
 		return true
-	case (g.owesVote || g.owesAck || g.owesReject || g.owesBeat) && g.mayAnswer():
+	case g.owesAnswer() && g.mayAnswer():
 		return true
 	case g.asksVotes && g.mayAskVotes():
 		return true
@@ -146,13 +146,21 @@ func (g *Group) Ready(rd *Ready) bool {
 		return false
 	}
 	g.takeUnstable(rd)
-	g.takeReads(rd)
+	if g.reads != nil {
+		g.takeReads(rd)
+	}
 	if g.leading != nil {
 		g.takeAppends(rd)
 	}
-	g.takeAnswers(rd)
-	g.takeCommitted(rd)
-	g.takeAfter(rd)
+	if g.owesAnswer() || g.asksVotes || len(g.out) > 0 {
+		g.takeAnswers(rd)
+	}
+	if g.handed.last < g.commit {
+		g.takeCommitted(rd)
+	}
+	if rd.Seq != 0 && rd.DeferAnswers {
+		g.takeAfter(rd)
+	}
 	rd.SnapshotOffer, g.offer = g.offer, nil
 	if g.fault != nil {
 		// Storage failed while an append was formed: nothing of a faulted group
@@ -211,9 +219,11 @@ func (g *Group) sealProposals(arena *wire.Arena) {
 // which it is (G3): it is as if the message had been sent then, before anything
 // that the group has learned since.
 //
+// REQUIRES: something is to be persisted, and the caller defers answers.
+//
 //mr:hotpath
 func (g *Group) takeAfter(rd *Ready) {
-	if rd.Seq == 0 || g.role != Follower || !rd.DeferAnswers {
+	if g.role != Follower {
 		return
 	}
 	if g.lead != 0 && g.verified > max(g.log.durable, g.answered) {
@@ -297,6 +307,13 @@ func (g *Group) send(m wire.Message) {
 	if len(g.out) < maxOut {
 		g.out = append(g.out, m)
 	}
+}
+
+// owesAnswer says whether an answer is owed, be it that it may not leave yet.
+//
+//mr:hotpath
+func (g *Group) owesAnswer() bool {
+	return g.owesVote || g.owesAck || g.owesReject || g.owesBeat
 }
 
 // mayAnswer says whether an owed answer may leave.
