@@ -265,7 +265,7 @@ func (g *Group) enter(m *wire.Membership) {
 		// Its votes are those of another configuration.
 		g.becomeFollower(g.term, 0)
 	case Follower:
-		if g.orderedAt == g.term && g.lead != 0 && g.isVoter() {
+		if g.ordered && g.lead != 0 && g.isVoter() {
 			g.campaign(true)
 		}
 	}

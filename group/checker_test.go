@@ -339,7 +339,7 @@ func (k *checker) entry(n *node, i wire.Index) entry {
 	if i > n.g.log.base {
 		live, at := n.g.log.live(), n.g.log.locate(i)
 		block := live[at].block
-		if at >= len(live)-n.g.log.open {
+		if at >= len(live)-int(n.g.log.open) {
 			block = slices.Clone(block)
 			block.Seal(1, live[at].first, live[at].term, wire.EntryCommand, int(live[at].last-live[at].first)+1)
 		}

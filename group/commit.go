@@ -187,7 +187,7 @@ func (g *Group) Applied(index wire.Index) {
 //
 //mr:hotpath
 func (g *Group) release() {
-	if g.log.head == len(g.log.refs) {
+	if int(g.log.head) == len(g.log.refs) {
 		return
 	}
 	// Mostly the oldest block has to stay, and with it all others.
@@ -212,6 +212,9 @@ func (g *Group) release() {
 		}
 	}
 	g.log.release(matched, 0)
+	if g.log.bytes <= g.tuning.MaxTailBytes {
+		return
+	}
 	g.log.release(sent, g.tuning.MaxTailBytes)
 	g.log.release(needed, hoarded)
 }

@@ -46,7 +46,8 @@ func (g *Group) leave() {
 func (g *Group) enterTerm(term wire.Term) {
 	g.term, g.vote = term, 0
 	g.hardChanged = true
-	g.owesVote, g.owesAck, g.owesReject, g.owesBeat = false, false, false, false
+	g.owesVote, g.owesAck, g.owesBeat, g.refusal = false, false, false, nil
+	g.ordered = false
 	g.verified, g.answered, g.beatContext = 0, 0, 0
 }
 

@@ -65,11 +65,11 @@ type Group struct {
 	hardChanged bool  // term or vote changed since the last Ready
 	owesVote    bool  // the vote, to its candidate
 	owesAck     bool  // how far the log is verified and durable, to the leader
-	owesReject  bool  // that the entry refused does not match, to the leader
 	owesBeat    bool  // that the heartbeat beatContext came, to the leader
 	asksVotes   bool  // vote or pre-vote requests
 	votedSelf   bool  // the candidate has counted its own vote
 	transfer    bool  // the campaign was ordered by the leader
+	ordered     bool  // in this term, by the leader: a campaign that had to wait for changing
 	quiet       uint8 // heartbeats since the last new entry, up to quietBeats
 
 	timeout    uint32 // drawn from [ElectionTicks, 2*ElectionTicks)
@@ -84,18 +84,13 @@ type Group struct {
 	log tail
 
 	// What of the log is known to equal that of the leader of this term.
-	verified wire.Index
-	answered wire.Index // of that, what messages in Ready.After answer
-	// The newest refusal of an append.
-	refused, refusedHint wire.Index
-	refusedTerm          wire.Term
-	beatContext          uint64
+	verified    wire.Index
+	answered    wire.Index // of that, what messages in Ready.After answer
+	refusal     *refusal   // owed to the leader: the newest append that does not match
+	beatContext uint64
 
 	// changing is the membership handed out and not applied yet.
 	changing *wire.Membership
-	// orderedAt is the term in which the leader ordered a campaign that had to wait
-	// for changing.
-	orderedAt wire.Term
 
 	applied wire.Index // acknowledged by the machine
 	handed  handOut    // given to the machine

@@ -232,7 +232,7 @@ func (g *Group) takeAfter(rd *Ready) {
 		rd.After = append(rd.After, m)
 		g.answered = g.verified
 	}
-	rd.Quiet = !g.owesVote && !g.owesReject && !g.HoldsCommitted() && g.verified <= max(g.log.durable, g.answered)
+	rd.Quiet = !g.owesVote && g.refusal == nil && !g.HoldsCommitted() && g.verified <= max(g.log.durable, g.answered)
 }
 
 // Persisted takes the acknowledgement that a Ready is durable. Acknowledgements
@@ -313,7 +313,7 @@ func (g *Group) send(m wire.Message) {
 //
 //mr:hotpath
 func (g *Group) owesAnswer() bool {
-	return g.owesVote || g.owesAck || g.owesReject || g.owesBeat
+	return g.owesVote || g.owesAck || g.owesBeat || g.refusal != nil
 }
 
 // mayAnswer says whether an owed answer may leave.
@@ -326,7 +326,7 @@ func (g *Group) mayAnswer() bool {
 	if g.role != Follower || g.lead == 0 {
 		return false
 	}
-	return g.owesBeat || (g.owesAck || g.owesReject) && g.mayLeave(wire.AppendResponse)
+	return g.owesBeat || (g.owesAck || g.refusal != nil) && g.mayLeave(wire.AppendResponse)
 }
 
 // takeAnswers sends what is owed and may leave.
@@ -343,10 +343,10 @@ func (g *Group) takeAnswers(rd *Ready) {
 			g.put(rd, wire.AppendResponse, g.lead).Index = min(g.verified, g.log.durable)
 			g.owesAck = false
 		}
-		if g.owesReject && g.mayLeave(wire.AppendResponse) {
+		if r := g.refusal; r != nil && g.mayLeave(wire.AppendResponse) {
 			m := g.put(rd, wire.AppendResponse, g.lead)
-			m.Reject, m.Index, m.Hint, m.LogTerm = true, g.refused, g.refusedHint, g.refusedTerm
-			g.owesReject = false
+			m.Reject, m.Index, m.Hint, m.LogTerm = true, r.index, r.hint, r.term
+			g.refusal = nil
 		}
 	}
 	if g.owesVote && g.mayLeave(wire.VoteResponse) {

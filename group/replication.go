@@ -115,7 +115,7 @@ func (g *Group) informSoon() {
 //mr:hotpath
 func (g *Group) hasAppends() bool {
 	ld, last := g.leading, g.log.last()
-	if ld.beats|ld.nudges|ld.snapshotDue != 0 || g.mayOrder() {
+	if ld.beats|ld.nudges|ld.snapshotDue != 0 || ld.handover.due && g.mayOrder() {
 		return true
 	}
 	for slot := g.others.first(); slot < MaxReplicas; slot = g.others.next(slot) {
@@ -153,7 +153,7 @@ func (g *Group) takeAppends(rd *Ready) {
 		}
 	}
 	ld.nudges, ld.beats = 0, 0
-	if g.mayOrder() {
+	if ld.handover.due && g.mayOrder() {
 		g.takeOrder(rd)
 	}
 	if ld.snapshotDue != 0 {
@@ -339,7 +339,7 @@ func (g *Group) followerAppend(m *wire.Message) error {
 	}
 	g.verified = max(g.verified, end)
 	g.owesAck = g.owesAck || end <= g.log.durable // else Persisted makes it owed
-	g.owesReject = false
+	g.refusal = nil
 	g.setCommit(min(m.Commit, end))
 	return nil
 }
@@ -359,13 +359,21 @@ func (g *Group) follow(m *wire.Message) error {
 	return nil
 }
 
+// refusal is the answer to an append whose entry index does not match. It is
+// rare, and so apart from the group.
+type refusal struct {
+	index wire.Index
+	// The last entry that may match, and its term.
+	hint wire.Index
+	term wire.Term
+}
+
 // refuse owes the leader the answer that entry m.Index does not match, with the
 // last entry at or below from that may (thesis, section 5.3, and the remark on
 // skipping terms there).
 func (g *Group) refuse(m *wire.Message, from wire.Index) {
-	g.owesReject = true
-	g.refused = m.Index
-	g.refusedHint, g.refusedTerm = g.log.conflictHint(from, m.LogTerm)
+	hint, term := g.log.conflictHint(from, m.LogTerm)
+	g.refusal = &refusal{index: m.Index, hint: hint, term: term}
 }
 
 // checkEntries checks the blocks of an append before any of them is taken: sums

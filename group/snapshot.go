@@ -171,7 +171,7 @@ func (g *Group) Restore(s SnapshotState) error {
 	g.changing, g.offer = nil, nil
 	// Committed entries are those of every later leader.
 	g.verified, g.answered = s.Index, s.Index
-	g.owesAck, g.owesReject = true, false
+	g.owesAck, g.refusal = true, nil
 	if g.joining || s.Members.Index > g.members.Index {
 		g.enter(s.Members)
 	}

@@ -34,10 +34,10 @@ type tail struct {
 	// refs[head:] are contiguous and cover (base, last]. Dropping from the front
 	// moves head; the space is used again when the slice is full.
 	refs []blockRef
-	head int
+	head uint32
 	// The last open refs are proposals whose blocks are not sealed: there is no
 	// telling what their headers say. All are of one term, and not handed out.
-	open int
+	open uint32
 	// base is the entry in front of those in memory, baseTerm its term. It is
 	// durable.
 	base     wire.Index
@@ -71,7 +71,7 @@ func (t *tail) live() []blockRef { return t.refs[t.head:] }
 //
 //mr:hotpath
 func (t *tail) last() wire.Index {
-	if n := len(t.refs); n > t.head {
+	if n := len(t.refs); n > int(t.head) {
 		return t.refs[n-1].last
 	}
 	return t.base
@@ -81,7 +81,7 @@ func (t *tail) last() wire.Index {
 //
 //mr:hotpath
 func (t *tail) lastTerm() wire.Term {
-	if n := len(t.refs); n > t.head {
+	if n := len(t.refs); n > int(t.head) {
 		return t.refs[n-1].term
 	}
 	return t.baseTerm
@@ -153,7 +153,7 @@ func (t *tail) propose(term wire.Term, block wire.Block, count int) {
 
 //mr:hotpath
 func (t *tail) add(r blockRef) {
-	if len(t.refs) == cap(t.refs) && t.head > cap(t.refs)/4 {
+	if len(t.refs) == cap(t.refs) && int(t.head) > cap(t.refs)/4 {
 		n := copy(t.refs, t.refs[t.head:])
 		clear(t.refs[n:])
 		t.refs, t.head = t.refs[:n], 0
@@ -168,7 +168,7 @@ func (t *tail) add(r blockRef) {
 //
 //mr:hotpath
 func (t *tail) seal(group wire.GroupID, maxBytes int, arena *wire.Arena) {
-	start := len(t.refs) - t.open
+	start := len(t.refs) - int(t.open)
 	open, n := t.refs[start:], 0
 	for i := 0; i < len(open); n++ {
 		end, size := i+1, len(open[i].block)
@@ -227,12 +227,12 @@ func (t *tail) truncate(from wire.Index, seq uint64) error {
 		t.refs, t.head, t.bytes = t.refs[:0], 0, 0
 		t.base, t.baseTerm = from-1, term
 	}
-	for n := len(t.refs); n > t.head && t.refs[n-1].first >= from; n-- {
+	for n := len(t.refs); n > int(t.head) && t.refs[n-1].first >= from; n-- {
 		t.bytes -= len(t.refs[n-1].block)
 		t.refs[n-1] = blockRef{}
 		t.refs = t.refs[:n-1]
 	}
-	if n := len(t.refs); n > t.head {
+	if n := len(t.refs); n > int(t.head) {
 		t.refs[n-1].last = min(t.refs[n-1].last, from-1)
 	}
 	t.dropConfigs(from)
@@ -290,7 +290,7 @@ func (t *tail) advance(index wire.Index) bool {
 //
 //mr:hotpath
 func (t *tail) release(limit wire.Index, keepBytes int) {
-	for t.head < len(t.refs) && t.bytes > keepBytes {
+	for int(t.head) < len(t.refs) && t.bytes > keepBytes {
 		ref := &t.refs[t.head]
 		if ref.last > limit {
 			break
@@ -300,7 +300,7 @@ func (t *tail) release(limit wire.Index, keepBytes int) {
 		*ref = blockRef{}
 		t.head++
 	}
-	if t.head == len(t.refs) {
+	if int(t.head) == len(t.refs) {
 		t.refs, t.head = t.refs[:0], 0
 	}
 }

@@ -114,7 +114,7 @@ func (r *tailRun) propose() {
 // seal joins blocks, no more than fit, and no fewer.
 func (r *tailRun) seal() {
 	live, maxBytes := r.tail.live(), r.rand.IntN(300)
-	sealed := len(live) - r.tail.open
+	sealed := len(live) - int(r.tail.open)
 	single := map[wire.Index]bool{} // where a block began and ended
 	for _, ref := range live[sealed:] {
 		single[ref.first], single[ref.last+1] = true, true

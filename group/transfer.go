@@ -91,15 +91,12 @@ func (g *Group) followerTransfer(m *wire.Message) error {
 	return nil
 }
 
-// mayOrder says whether the target of the transfer is to be told to campaign.
+// mayOrder says whether the target of the transfer, which is to be told to
+// campaign once it is caught up, is so.
 //
 //mr:hotpath
 func (g *Group) mayOrder() bool {
-	h := &g.leading.handover
-	if !h.due {
-		return false
-	}
-	slot, ok := g.slotOf(h.target)
+	slot, ok := g.slotOf(g.leading.handover.target)
 	return ok && g.leading.match[slot] == g.log.last()
 }
 
@@ -126,7 +123,7 @@ func (g *Group) followerTimeoutNow(m *wire.Message) error {
 	switch {
 	case !g.isVoter() || m.From != g.lead:
 	case g.awaitsChange():
-		g.orderedAt = g.term
+		g.ordered = true
 	default:
 		g.campaign(true)
 	}
@@ -140,7 +137,7 @@ func (g *Group) followerTimeoutNow(m *wire.Message) error {
 func (g *Group) ForgetLeader() {
 	if g.fault == nil && g.role == Follower && g.lead != 0 && !g.isPromised() {
 		g.lead = 0
-		g.owesAck, g.owesReject, g.owesBeat = false, false, false
+		g.owesAck, g.owesBeat, g.refusal = false, false, nil
 		g.dropReads()
 	}
 }
