@@ -18,6 +18,7 @@ type Batch struct {
 	slots []scheduler.Slot
 	left  atomic.Int64
 	done  chan struct{} // holds one signal
+	err   error         // why nothing was queued
 }
 
 type batchItem struct {
@@ -45,7 +46,7 @@ func (b *Batch) Len() int { return len(b.items) }
 // REQUIRES: the batch is not in flight.
 func (b *Batch) Reset() {
 	clear(b.items)
-	b.items = b.items[:0]
+	b.items, b.err = b.items[:0], nil
 }
 
 // Result returns the answer to command i, or why there is none.
@@ -66,10 +67,11 @@ func (b *Batch) Err() error {
 }
 
 // Wait returns when every command has its result. When ctx ends first it
-// returns ctx's error, and the batch stays in flight.
+// returns ctx's error, and the batch stays in flight. After a ProposeBatch that
+// failed as a whole it returns that error.
 func (b *Batch) Wait(ctx context.Context) error {
-	if len(b.items) == 0 {
-		return nil
+	if len(b.items) == 0 || b.err != nil {
+		return b.err
 	}
 	select {
 	case <-b.done:
@@ -95,8 +97,8 @@ func (b *Batch) finish(n int) {
 //
 //mr:hotpath
 func (s *Store) ProposeBatch(b *Batch) error {
-	if err := s.state(); err != nil {
-		return err
+	if b.err = s.state(); b.err != nil {
+		return b.err
 	}
 	b.slots = b.slots[:0]
 	b.left.Store(int64(len(b.items)))
@@ -105,7 +107,7 @@ func (s *Store) ProposeBatch(b *Batch) error {
 		item := &b.items[i]
 		item.pending.notifier = b
 		item.pending.result, item.pending.err = Result{}, nil
-		if item.group.store != s {
+		if item.group == nil || item.group.store != s {
 			item.pending.err = ErrUnknownGroup
 			refused++
 			continue

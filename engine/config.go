@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"fmt"
 	"runtime"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 
 	"multiraft/group"
 	"multiraft/raftlog"
+	"multiraft/scheduler"
 	"multiraft/transport"
 	"multiraft/wire"
 )
@@ -134,7 +136,7 @@ func (c Config) Validate() error {
 		low, top int64
 		rule     string
 	}{
-		{"Workers", int64(c.Workers), 1, 1024, "must be 1 to 1024"},
+		{"Workers", int64(c.Workers), 1, scheduler.MaxWorkers, fmt.Sprintf("must be 1 to %d", scheduler.MaxWorkers)},
 		{"Appliers", int64(c.Appliers), 1, 1024, "must be 1 to 1024"},
 		{"TickInterval", int64(c.TickInterval), int64(time.Millisecond), int64(time.Minute), "ns must be 1 ms to 1 min"},
 		{"SegmentBytes", c.SegmentBytes, 64 << 10, 1 << 30, "must be 64 KiB to 1 GiB"},
@@ -152,6 +154,12 @@ func (c Config) Validate() error {
 	}
 	if c.MaxGroupInflightBytes > c.MaxInflightBytes {
 		fault("MaxGroupInflightBytes", c.MaxGroupInflightBytes, "must not exceed MaxInflightBytes")
+	}
+	if int64(wire.PayloadBytes(c.MaxCommandBytes)) > c.MaxGroupInflightBytes {
+		fault("MaxCommandBytes", c.MaxCommandBytes, "must fit into MaxGroupInflightBytes, with 4 bytes for its length")
+	}
+	if c.Tuning.LeaseReads {
+		fault("Tuning.LeaseReads", true, "needs a clock that counts while the process stands still; ticks of a store do not")
 	}
 	if int64(c.MaxCommandBytes) > c.SegmentBytes/4 {
 		fault("MaxCommandBytes", c.MaxCommandBytes, "must not exceed a quarter of SegmentBytes")

@@ -330,7 +330,7 @@ func TestProposeErrors(t *testing.T) {
 }
 
 func TestBudgetsRefuseAtOnce(t *testing.T) {
-	c := newCluster(t, func(cfg *engine.Config) { cfg.MaxGroupInflightBytes = 1000 })
+	c := newCluster(t, func(cfg *engine.Config) { cfg.MaxGroupInflightBytes, cfg.MaxCommandBytes = 1000, 100 })
 	c.startAll(1, 2)
 	c.propose(1, "x")
 	c.propose(2, "x")

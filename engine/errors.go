@@ -36,6 +36,9 @@ var (
 	ErrNotVoter = errors.New("not a voter of the group")
 	// ErrTransferFailed says that the wished replica does not lead.
 	ErrTransferFailed = errors.New("leadership was not transferred")
+	// ErrNoNotifier refuses a Pending that was made without NewPending or Init, and
+	// an asynchronous read without a function to call.
+	ErrNoNotifier = errors.New("nobody to notify")
 	// ErrPendingInUse answers ProposeAsync with a Pending that still waits for
 	// an earlier proposal.
 	ErrPendingInUse = errors.New("pending object is in use")

@@ -62,9 +62,15 @@ func (s *Store) HandleFrame(from wire.StoreID, payload []byte) {
 				continue
 			}
 		}
+		r.mu.Lock()
+		if r.box.closed {
+			r.mu.Unlock()
+			s.receiveBytes.Add(-int64(len(node.message.Entries)))
+			s.metrics.strayMessages.Add(1)
+			continue
+		}
 		in.free = node.next
 		node.next = nil
-		r.mu.Lock()
 		if r.box.first == nil {
 			r.box.first = node
 			in.slots = append(in.slots, r.slot)

@@ -24,10 +24,11 @@ const transferElections = 2
 // ctx's error when that ends first, and why when the replica stops.
 func (g *Group) WaitLeader(ctx context.Context) error {
 	for {
+		// In this order: a replica that ends closes the channels made before.
+		known := g.replica.leaderKnown()
 		if err := g.Err(); err != nil {
 			return err
 		}
-		known := g.replica.leaderKnown()
 		if known == nil {
 			return nil
 		}

@@ -75,6 +75,10 @@ func (s *Store) StartGroup(ctx context.Context, cfg GroupConfig) (*Group, error)
 	if err := cfg.validate(s.cfg.ID); err != nil {
 		return nil, fmt.Errorf("group %d: configuration: %w", cfg.ID, err)
 	}
+	if err := s.reserve(cfg.ID); err != nil {
+		return nil, err
+	}
+	defer s.unreserve(cfg.ID)
 	r := &replica{store: s, id: cfg.ID, log: s.log.Group(cfg.ID)}
 	if err := r.log.Err(); err != nil {
 		return nil, fmt.Errorf("group %d: stored log: %w", cfg.ID, err)
@@ -105,6 +109,25 @@ func (s *Store) StartGroup(ctx context.Context, cfg GroupConfig) (*Group, error)
 	}
 	s.sched.Set(r.slot, flagControl)
 	return &Group{store: s, replica: r}, nil
+}
+
+// reserve keeps other calls of StartGroup for the same group out until
+// unreserve, so that log and state machine are not looked at while somebody else
+// uses them.
+func (s *Store) reserve(id wire.GroupID) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.groups[id] != nil || s.starting[id] {
+		return fmt.Errorf("group %d: %w", id, ErrGroupExists)
+	}
+	s.starting[id] = true
+	return nil
+}
+
+func (s *Store) unreserve(id wire.GroupID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.starting, id)
 }
 
 // validate reports all faults of a group's configuration at once.
@@ -200,9 +223,6 @@ func (s *Store) admit(r *replica, members []Member, isNew bool, applied wire.Ind
 	if err := s.state(); err != nil {
 		return err
 	}
-	if s.groups[r.id] != nil {
-		return fmt.Errorf("group %d: %w", r.id, ErrGroupExists)
-	}
 	if len(s.groups) >= s.cfg.MaxGroups {
 		return fmt.Errorf("group %d: %w: the store runs %d groups, its MaxGroups", r.id, ErrBusy, len(s.groups))
 	}
@@ -273,10 +293,12 @@ func (s *Store) memberSet(members []Member) *memberSet {
 			set.peers = append(set.peers, -1)
 			continue
 		}
-		at := slices.Index(s.peers, m.Store)
+		peers := *s.peers.Load()
+		at := slices.Index(peers, m.Store)
 		if at < 0 {
-			at = len(s.peers)
-			s.peers = append(s.peers, m.Store)
+			at = len(peers)
+			grown := append(slices.Clone(peers), m.Store)
+			s.peers.Store(&grown)
 		}
 		set.peers = append(set.peers, int32(at))
 	}
@@ -286,7 +308,9 @@ func (s *Store) memberSet(members []Member) *memberSet {
 
 // StopGroup stops the replica of a group on this store and waits until its
 // state machine is not called any more. What is pending completes with
-// ErrGroupStopped. The group's log stays; StartGroup goes on from it.
+// ErrGroupStopped. The group's log stays; StartGroup goes on from it. When ctx
+// ends first the group stops all the same, but stays listed until StopGroup is
+// called again.
 func (s *Store) StopGroup(ctx context.Context, id wire.GroupID) error {
 	if err := s.state(); err != nil {
 		return err

@@ -70,9 +70,7 @@ func drop(wire.Lane, []byte) error { return nil }
 
 // newOutbox returns an outbox for the peer at the given place.
 func (s *Store) newOutbox(peer int) outbox {
-	s.mu.RLock()
-	to := s.peers[peer]
-	s.mu.RUnlock()
+	to := (*s.peers.Load())[peer]
 	return outbox{
 		builder: batch.NewBuilder(s.transport.Buffer, maxFrameBytes),
 		send: func(lane wire.Lane, payload []byte) error {

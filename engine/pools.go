@@ -19,7 +19,11 @@ type messagePool struct {
 	chains []*messageNode // each of chainNodes nodes
 }
 
-const chainNodes = 64
+const (
+	chainNodes = 64
+	// maxFreeChains bounds what the pool keeps, about 10 MiB.
+	maxFreeChains = 1 << 10
+)
 
 // get returns a chain of chainNodes free nodes.
 func (p *messagePool) get() *messageNode {
@@ -41,7 +45,9 @@ func (p *messagePool) get() *messageNode {
 // put takes back a chain of chainNodes nodes.
 func (p *messagePool) put(chain *messageNode) {
 	p.mu.Lock()
-	p.chains = append(p.chains, chain)
+	if len(p.chains) < maxFreeChains {
+		p.chains = append(p.chains, chain)
+	}
 	p.mu.Unlock()
 }
 

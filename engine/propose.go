@@ -58,6 +58,9 @@ func (r *replica) enqueue(command []byte, p *Pending) (first bool, err error) {
 	if p.bytes != 0 {
 		return false, ErrPendingInUse
 	}
+	if p.notifier == nil {
+		return false, ErrNoNotifier
+	}
 	if len(command) > s.cfg.MaxCommandBytes {
 		return false, &CommandTooLargeError{Group: r.id, Bytes: len(command), Limit: s.cfg.MaxCommandBytes}
 	}

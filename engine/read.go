@@ -71,6 +71,9 @@ func (g *Group) Read(ctx context.Context, query any) (any, error) {
 // ReadAsync is Read without a goroutine that waits: done is called once, on the
 // applier's goroutine, and must not block. After an error done is not called.
 func (g *Group) ReadAsync(query any, done func(value any, err error)) error {
+	if done == nil {
+		return ErrNoNotifier
+	}
 	return g.replica.enqueueRead(&readRequest{query: query, notify: done})
 }
 
@@ -183,11 +186,11 @@ func (a *applier) serveApplied(r *replica, applied wire.Index) {
 
 // serveReads runs queries and wakes their callers.
 func (a *applier) serveReads(r *replica, requests []*readRequest) {
-	if err := r.ending(); err != nil {
-		a.endReads(requests, err)
-		return
-	}
-	for _, req := range requests {
+	for i, req := range requests {
+		if err := r.ending(); err != nil {
+			a.endReads(requests[i:], err)
+			return
+		}
 		req.value, req.err = queryOn(r.apply.machine, req.query)
 		if p, ok := req.err.(*PanicError); ok {
 			r.fail(p)

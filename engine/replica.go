@@ -67,6 +67,7 @@ type replica struct {
 	// the applier stores applied and then looks at starved: one of them sees the
 	// other and sees to it that the core hears.
 	starved atomic.Bool
+	held    bool // on Store.held; guarded by Store.heldMu
 
 	mu       sync.Mutex // guards the fields below; taken last, held for a few instructions
 	box      mailbox

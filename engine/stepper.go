@@ -1,5 +1,10 @@
 package engine
 
+import (
+	"errors"
+	"fmt"
+)
+
 // Stepper runs a store without goroutines: who drives it decides when each part
 // takes its next step, and so can run whole clusters on one goroutine, with
 // virtual time, from one seed. The store behaves the same as one from Open as
@@ -25,7 +30,7 @@ func OpenStepped(cfg Config) (*Store, *Stepper, error) {
 		return nil, nil, err
 	}
 	if err := s.transport.Start(s); err != nil {
-		return nil, nil, err
+		return nil, nil, errors.Join(fmt.Errorf("store %d: start transport: %w", cfg.ID, err), s.log.Close())
 	}
 	return s, &Stepper{store: s}, nil
 }

@@ -50,18 +50,21 @@ type Store struct {
 	waiters  sync.Pool
 	ackSlots []scheduler.Slot // owned by Durable
 
-	heldMu sync.Mutex // guards held
-	held   []scheduler.Slot
+	heldMu sync.Mutex // guards held, and replica.held
+	held   []*replica
 
 	// replicas is indexed by slot. A larger array is published when it is full;
 	// entries change under mu and are read by workers without it.
 	replicas atomic.Pointer[[]atomic.Pointer[replica]]
+	// peers are the stores that memberSet.peers has the places of. It only grows,
+	// under mu, by a new array.
+	peers atomic.Pointer[[]wire.StoreID]
 
 	mu        sync.RWMutex // guards the fields below; taken before replica.mu
 	groups    map[wire.GroupID]*replica
+	starting  map[wire.GroupID]bool // StartGroup is under way
 	freeSlots []scheduler.Slot
 	sets      map[string]*memberSet
-	peers     []wire.StoreID // places used by memberSet.peers, never reordered
 
 	sealAfter uint64 // batches in the log when tick last looked; tick's own
 
@@ -105,13 +108,15 @@ func open(cfg Config, serial bool) (*Store, error) {
 	}
 	cfg = cfg.withDefaults()
 	s := &Store{
-		cfg:     cfg,
-		groups:  make(map[wire.GroupID]*replica),
-		sets:    make(map[string]*memberSet),
-		stopped: make(chan struct{}),
-		closed:  make(chan struct{}),
+		cfg:      cfg,
+		groups:   make(map[wire.GroupID]*replica),
+		starting: make(map[wire.GroupID]bool),
+		sets:     make(map[string]*memberSet),
+		stopped:  make(chan struct{}),
+		closed:   make(chan struct{}),
 	}
 	s.replicas.Store(&[]atomic.Pointer[replica]{})
+	s.peers.Store(&[]wire.StoreID{})
 	s.blocks.maxCap = 2 * maxBlockBytes
 	s.pendings.maxCap = 16 << 10
 	s.inboxes.New = func() any { return &inbox{} }
@@ -359,11 +364,14 @@ func (s *Store) refusal(r *replica, err error) error {
 func (s *Store) electionTicks() int { return s.cfg.Tuning.WithDefaults().ElectionTicks }
 
 // holdApply remembers a group whose committed entries wait for the appliers.
-func (s *Store) holdApply(slot scheduler.Slot) {
+func (s *Store) holdApply(r *replica) {
 	s.heldMu.Lock()
-	s.held = append(s.held, slot)
+	if !r.held {
+		r.held = true
+		s.held = append(s.held, r)
+	}
 	s.heldMu.Unlock()
-	s.applied(0) // the appliers may have run dry before the slot was on the list
+	s.applied(0) // the appliers may have run dry before the group was on the list
 }
 
 // applied gives back room in the apply budget and wakes groups that wait for it.
@@ -376,8 +384,13 @@ func (s *Store) applied(bytes int64) {
 	s.heldMu.Lock()
 	held := s.held
 	s.held = nil
+	for _, r := range held {
+		r.held = false
+	}
 	s.heldMu.Unlock()
-	s.sched.SetBatch(held, flagApply)
+	for _, r := range held {
+		s.sched.Set(r.slot, flagApply)
+	}
 }
 
 // tick advances logical time by one. Every sealTicks it looks whether the log

@@ -64,13 +64,19 @@ func (p *batchPool) get() *logBatch {
 	return b
 }
 
+// maxFreeBatches bounds what the pool keeps; more are under way only when the
+// disk stands still.
+const maxFreeBatches = 64
+
 func (p *batchPool) put(b *logBatch) {
 	b.Reset()
 	clear(b.acks)
 	b.acks, b.own = b.acks[:0], false
 	b.after.discard()
 	p.mu.Lock()
-	p.free = append(p.free, b)
+	if len(p.free) < maxFreeBatches {
+		p.free = append(p.free, b)
+	}
 	p.mu.Unlock()
 }
 
@@ -208,13 +214,13 @@ func (w *worker) takeReady(r *replica, own bool) {
 	rd := &w.ready
 	rd.HoldCommitted = s.applyBytes.Load() > s.cfg.MaxApplyBytes
 	if !r.core.Ready(rd) {
-		if rd.HoldCommitted {
-			s.holdApply(r.slot)
+		if rd.HoldCommitted && r.core.HoldsCommitted() {
+			s.holdApply(r)
 		}
 		return
 	}
-	if rd.HoldCommitted {
-		s.holdApply(r.slot)
+	if rd.HoldCommitted && r.core.HoldsCommitted() {
+		s.holdApply(r)
 	}
 	for i := range rd.Messages {
 		s.address(&w.out, r, &rd.Messages[i])
@@ -348,38 +354,29 @@ func (w *worker) bootCampaign(r *replica, now uint64) {
 	}
 }
 
-// turnAway empties the mailbox of a replica that takes no more work and tells
-// the applier to fail what waits.
+// turnAway ends a replica that takes no more work: everything in its mailbox is
+// answered, and nothing enters it from here on.
 func (w *worker) turnAway(r *replica, box *mailbox) {
 	s := w.store
 	err := r.state()
 	if err == nil {
 		err = ErrGroupStopped
 	}
-	for node := box.first; node != nil; {
-		next := node.next
-		s.receiveBytes.Add(-int64(len(node.message.Entries)))
-		w.free.add(node, &s.messages)
-		node = next
-	}
+	// What came in since the mailbox was taken, and what the gate still held.
+	r.mu.Lock()
+	rest := r.box
+	r.box = mailbox{closed: true}
+	r.mu.Unlock()
+	w.answer(r, box, err)
+	w.answer(r, &rest, err)
 	q := &w.apply[r.applier.at]
-	for _, run := range box.full {
-		q.tasks = append(q.tasks, applyTask{kind: taskRefused, replica: r, pending: run.pending, err: err})
-	}
-	if len(box.pending) > 0 {
-		q.tasks = append(q.tasks, applyTask{kind: taskRefused, replica: r, pending: box.pending, err: err})
-	}
-	if len(box.reads) > 0 {
-		q.tasks = append(q.tasks, applyTask{kind: taskReadFailed, replica: r, reads: box.reads, err: err})
-	}
 	for _, read := range r.reads {
 		q.tasks = append(q.tasks, applyTask{kind: taskReadFailed, replica: r, reads: read.requests, err: err})
 	}
-	r.reads = nil
-	for _, t := range append(r.transfers, box.transfers...) {
+	for _, t := range r.transfers {
 		t.done <- err
 	}
-	r.transfers = nil
+	r.reads, r.transfers = nil, nil
 	s.sched.SetDeadline(r.slot, never)
 	if r.ended {
 		return
@@ -397,6 +394,31 @@ func (w *worker) turnAway(r *replica, box *mailbox) {
 	r.setLeader(0, true)
 	w.log.acks = append(w.log.acks, slotAck{replica: r, last: true})
 	q.tasks = append(q.tasks, applyTask{kind: taskEnd, replica: r, err: err})
+}
+
+// answer lets go of the messages in a mailbox and has everyone who waits for
+// something in it hear err.
+func (w *worker) answer(r *replica, box *mailbox, err error) {
+	s := w.store
+	for node := box.first; node != nil; {
+		next := node.next
+		s.receiveBytes.Add(-int64(len(node.message.Entries)))
+		w.free.add(node, &s.messages)
+		node = next
+	}
+	q := &w.apply[r.applier.at]
+	for _, run := range box.full {
+		q.tasks = append(q.tasks, applyTask{kind: taskRefused, replica: r, pending: run.pending, err: err})
+	}
+	if len(box.pending) > 0 {
+		q.tasks = append(q.tasks, applyTask{kind: taskRefused, replica: r, pending: box.pending, err: err})
+	}
+	if len(box.reads) > 0 {
+		q.tasks = append(q.tasks, applyTask{kind: taskReadFailed, replica: r, reads: box.reads, err: err})
+	}
+	for _, t := range box.transfers {
+		t.done <- err
+	}
 }
 
 // saveCommit writes the commit index of a group that stops in good order, so

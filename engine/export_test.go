@@ -1,0 +1,9 @@
+package engine
+
+// Budgets returns what is taken from each budget of the store, and how many
+// groups wait for the appliers.
+func (s *Store) Budgets() (inflight, receive, apply, cached int64, held int) {
+	s.heldMu.Lock()
+	defer s.heldMu.Unlock()
+	return s.inflightBytes.Load(), s.receiveBytes.Load(), s.applyBytes.Load(), s.cachedBytes.Load(), len(s.held)
+}
