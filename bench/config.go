@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"multiraft/engine"
+	"multiraft/scheduler"
 	"multiraft/wire"
 )
 
@@ -113,7 +114,8 @@ type Config struct {
 	Procs int `json:"procs"`
 	// GCPercent sets GOGC for the time of the run. Zero leaves it.
 	GCPercent int `json:"gc_percent"`
-	// Workers and Appliers per store. Zero leaves them to the engine.
+	// Workers and Appliers per store, at most [scheduler.MaxWorkers] of the first.
+	// Zero leaves them to the engine.
 	Workers  int `json:"workers"`
 	Appliers int `json:"appliers"`
 	// SegmentBytes of the stores' logs. Zero leaves it to the engine.
@@ -290,7 +292,7 @@ func (c Config) Validate() error {
 	}
 	count("Procs", c.Procs, 0, maxProcs)
 	count("GCPercent", c.GCPercent, 0, 100_000)
-	count("Workers", c.Workers, 0, maxProcs)
+	count("Workers", c.Workers, 0, scheduler.MaxWorkers)
 	count("Appliers", c.Appliers, 0, maxProcs)
 	if c.SegmentBytes != 0 && (c.SegmentBytes < minSegment || c.SegmentBytes > maxSegment) {
 		fault("SegmentBytes", c.SegmentBytes, "must be %d to %d", minSegment, maxSegment)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"multiraft/engine"
+	"multiraft/scheduler"
 	"multiraft/wire"
 )
 
@@ -62,6 +63,7 @@ func TestConfigRules(t *testing.T) {
 		{"Procs", Config{Procs: -1}, Config{Procs: 8}},
 		{"GCPercent", Config{GCPercent: -1}, Config{GCPercent: 400}},
 		{"Workers", Config{Workers: -1}, Config{Workers: 2}},
+		{"Workers", Config{Workers: scheduler.MaxWorkers + 1}, Config{Workers: scheduler.MaxWorkers}},
 		{"Appliers", Config{Appliers: -1}, Config{Appliers: 2}},
 		{"SegmentBytes", Config{SegmentBytes: minSegment - 1}, Config{SegmentBytes: minSegment}},
 		{"StartTimeout", Config{StartTimeout: -1}, Config{StartTimeout: 1}},

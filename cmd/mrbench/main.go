@@ -14,6 +14,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"multiraft/bench"
+	"multiraft/engine"
+	"multiraft/scheduler"
 )
 
 func main() {
@@ -28,16 +30,10 @@ func main() {
 // execute runs the command line and returns the exit code.
 func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	usage := true // errors before a command begins are of usage
-	begin := func(cmd *cobra.Command, _ []string) error {
-		if err := refuseZeros(cmd.Flags()); err != nil {
-			return err
-		}
-		usage = false
-		return nil
-	}
+	begin := func(*cobra.Command, []string) { usage = false }
 	root := newRoot(stdout, stderr)
 	for _, command := range append(root.Commands(), root) {
-		command.PreRunE = begin
+		command.PreRun = begin
 	}
 	root.SetArgs(args)
 	root.SetOut(stdout)
@@ -54,16 +50,28 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return bench.ExitCode(err)
 }
 
+// warmupFlag is the one flag whose zero can be said in a configuration, as
+// [bench.NoWarmup].
+const warmupFlag = "warmup"
+
 // refuseZeros refuses a zero for a flag whose default is another value: in the
-// configuration a zero selects that default, which is not what was typed.
+// configuration a zero selects that default, which is not what was typed. Each
+// fault is an [*engine.ConfigError], as those of the configuration are.
 func refuseZeros(f *pflag.FlagSet) error {
 	var faults []error
 	f.Visit(func(flag *pflag.Flag) {
-		if flag.Value.String() == "0" && flag.DefValue != "0" {
-			faults = append(faults, fmt.Errorf("--%s: must not be 0", flag.Name))
+		if flag.Name != warmupFlag && isZero(flag.Value.String()) && !isZero(flag.DefValue) {
+			faults = append(faults, &engine.ConfigError{Field: "--" + flag.Name, Value: fmt.Sprintf("%q", flag.Value),
+				Rule: "would select the default; leave the flag out for that"})
 		}
 	})
 	return errors.Join(faults...)
+}
+
+// isZero says whether a flag's value, as the flag prints it, is the zero of its
+// type: of numbers, of durations, or of texts.
+func isZero(value string) bool {
+	return value == "0" || value == "-0" || value == "0s" || value == ""
 }
 
 func newRoot(stdout, stderr io.Writer) *cobra.Command {
@@ -127,8 +135,11 @@ the moment an operation was meant to start.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg.NoSync = !sync
-			if cmd.Flags().Changed("warmup") && cfg.Warmup == 0 {
+			if cmd.Flags().Changed(warmupFlag) && cfg.Warmup == 0 {
 				cfg.Warmup = bench.NoWarmup
+			}
+			if err := errors.Join(refuseZeros(cmd.Flags()), cfg.Validate()); err != nil {
+				return err
 			}
 			return run(cmd.Context(), cfg, json, stdout, stderr)
 		},
@@ -145,7 +156,7 @@ the moment an operation was meant to start.`,
 	f.Float64Var(&cfg.Active, "active", cfg.Active, "share of the groups that get load")
 	f.Float64Var(&cfg.Rate, "rate", cfg.Rate, "operations per second to start (open loop); 0 is a closed loop")
 	f.DurationVar(&cfg.Duration, "duration", cfg.Duration, "measured time")
-	f.DurationVar(&cfg.Warmup, "warmup", cfg.Warmup, "load before it, not measured")
+	f.DurationVar(&cfg.Warmup, warmupFlag, cfg.Warmup, "load before it, not measured")
 	f.BoolVar(&sync, "sync", sync, "sync the log; false shows what syncs cost, and loses writes in a crash")
 	f.BoolVar(&cfg.Verify, "verify", cfg.Verify, "check afterwards that every acknowledged write is on every replica")
 	f.StringVar(&json, "json", "", "write the report as JSON to this file; - is standard output, and then nothing else goes there")
@@ -168,7 +179,7 @@ func clusterFlags(f *pflag.FlagSet, cfg *bench.Config) {
 	f.BoolVar(&cfg.Keep, "keep", cfg.Keep, "leave the stores' directories behind")
 	f.Uint64Var(&cfg.Seed, "seed", cfg.Seed, "seed of everything random; 0 picks one")
 	f.Int64Var(&cfg.SegmentBytes, "segment-bytes", cfg.SegmentBytes, "size of a log segment; 0 leaves it to the engine")
-	f.IntVar(&cfg.Workers, "workers", cfg.Workers, "workers per store; 0 leaves it to the engine")
+	f.IntVar(&cfg.Workers, "workers", cfg.Workers, fmt.Sprintf("workers per store, at most %d; 0 leaves it to the engine", scheduler.MaxWorkers))
 	f.IntVar(&cfg.Appliers, "appliers", cfg.Appliers, "appliers per store; 0 leaves it to the engine")
 }
 
@@ -203,6 +214,9 @@ When something is lost the exit code is 1 and the directories are kept.`,
 				return err
 			}
 			cfg.Child = []string{self, crashChildCommand}
+			if err := errors.Join(refuseZeros(cmd.Flags()), cfg.Validate()); err != nil {
+				return err
+			}
 			display := bench.NewDisplay(stderr, isTerminal(stderr))
 			report, err := bench.Crash(cmd.Context(), cfg, display.Update)
 			display.Close()

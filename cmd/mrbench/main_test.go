@@ -37,18 +37,35 @@ func TestUsage(t *testing.T) {
 		{"run now", `unknown command "now"`},
 		{"run --fast", "unknown flag: --fast"},
 		{"run --groups many", "--groups"},
-		{"run --groups 0", "--groups: must not be 0"},
+		{"run --groups 0", `--groups: "0" would select the default`},
 		{"run --groups -1", "Groups: -1 must be 1 to"},
 		{"run --payload 4 --verify --mode quick", "Payload: 4 must be at least 8"},
 		{"run --payload 4 --verify --mode quick", "Mode: quick must be"},
 		{"run --stores 2 --replicas 3", "Replicas: 3 must not exceed Stores (2)"},
 		{"run --warmup -1s", "Warmup: -1s"},
-		{"crash --rounds 0", "--rounds: must not be 0"},
+		{"run --duration 0s", `--duration: "0s" would select`},
+		{"run --duration 0", `--duration: "0s" would select`},
+		{"run --active -0", `--active: "-0" would select`},
+		{"run --mode=", `--mode: "" would select`},
+		{"run --workers 129", "Workers: 129 must be 0 to 128"},
+		{"crash --max-load 0s", `--max-load: "0s" would select`},
+		{"crash --payload -1 --rounds 0", "Payload: -1"},
+		{"crash --rounds 0", `--rounds: "0" would select the default`},
 		{"crash --max-load 1ns", "MaxLoad: 1ns"},
 	} {
 		code, stdout, stderr := mrbench(t, strings.Fields(tc.args)...)
 		if code != bench.ExitUsage || stdout != "" || !strings.Contains(stderr, tc.want) {
 			t.Errorf("mrbench %s: exit code %d\nstdout: %s\nstderr: %s", tc.args, code, stdout, stderr)
+		}
+	}
+}
+
+// A zero that is refused does not hide what else is wrong.
+func TestUsageNamesAllFaults(t *testing.T) {
+	_, _, stderr := mrbench(t, "run", "--mode", "foo", "--workload", "bar", "--payload", "-1", "--inflight", "0", "--duration", "0s")
+	for _, want := range []string{"--inflight: ", "--duration: ", "Mode: foo ", "Workload: bar ", "Payload: -1 "} {
+		if !strings.Contains(stderr, want) {
+			t.Errorf("%q is not in %s", want, stderr)
 		}
 	}
 }
