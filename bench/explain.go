@@ -129,7 +129,8 @@ func (r *Report) errorText() string {
 // judges from the figures alone, by these rules:
 //
 //   - processors nearly all in use, by this process: the processor limits;
-//   - else the stores sync back to back: the disk limits;
+//   - else the stores sync back to back: the disk limits, by its bytes when
+//     syncs are large or take far longer than a small one, else by their number;
 //   - else, in a closed loop, operations wait for answers: latency limits, and
 //     by Little's law more in flight gives more.
 func (r *Report) Explain() []string {
@@ -169,12 +170,18 @@ func (r *Report) summary() string {
 
 // The rules of Explain.
 const (
-	busyProcessors = 0.85 // share of the usable cores
-	busyDisk       = 0.7  // share of the time one log spends in syncs
-	othersBusy     = 0.2  // cores
-	slowDisk       = 4    // times what a sync took before the run
-	fewPerSync     = 64   // entries; a sync costs the processor as much as some hundred writes
+	busyProcessors = 0.85      // share of the usable cores
+	busyDisk       = 0.7       // share of the time one log spends in syncs
+	othersBusy     = 0.2       // cores
+	slowDisk       = 5         // times what a small sync took before the run
+	fewPerSync     = 64        // entries; a sync costs the processor as much as some hundred writes
+	largeSync      = 256 << 10 // bytes from which on a sync takes longer the larger it is
 )
+
+// bytesPerSync is how much one sync of a log made durable.
+func (r *Report) bytesPerSync() float64 {
+	return perUnit(r.LogBytesPerOp*r.OpsPerS, r.SyncsPerS)
+}
 
 func (r *Report) limit() string {
 	c, h := &r.Config, &r.Host
@@ -186,24 +193,37 @@ func (r *Report) limit() string {
 		return r.openLoop(used)
 	}
 	switch {
-	case used >= busyProcessors && r.Writes > 0 && r.WritesPerSync < fewPerSync && h.Sync != "off":
+	case used >= busyProcessors && r.Writes > 0 && r.WritesPerSync < fewPerSync && r.bytesPerSync() < largeSync && h.Sync != "off":
 		return fmt.Sprintf("The processors are the limit (%.0f %% busy), and syncs are a good part of that: only %.1f entries share one. %s",
 			100*used, r.WritesPerSync, r.advice("More in flight per store lets more writes share a sync"))
 	case used >= busyProcessors:
 		return fmt.Sprintf("The processors are the limit (%.0f %% of %.0f cores busy, %.0f ns for each operation on all %d stores together). More in flight would mostly add latency; less of it gives nearly the same throughput at lower latency. Larger machines, fewer replicas (--replicas), or stores on machines of their own give more.",
 			100*used, cores, r.CPUNsPerOp, c.Stores)
 	case r.SyncShare >= busyDisk:
-		text := fmt.Sprintf("The disk is the limit: each store's log is in a sync for %.0f %% of the time, %.0f entries at a time. ",
-			100*r.SyncShare, r.WritesPerSync)
-		if r.SyncLatency.Mean > slowDisk*h.SyncMicros {
-			text += fmt.Sprintf("A sync took %s on average here and %s alone, before the run: large syncs and several at once take longer, and so do spells in which others use the disk; repeat the run to tell. ",
-				durationText(time.Duration(r.SyncLatency.Mean*1e3)), durationText(time.Duration(h.SyncMicros*1e3)))
-		}
-		return text + r.advice("Syncs cost nearly the same whatever their size, so more in flight gives more")
+		return r.disk()
 	default:
 		return fmt.Sprintf("Neither processors (%.0f %% busy) nor disk are used up: operations wait for each other. By Little's law throughput is what is in flight (%s) divided by latency. %s",
 			100*used, groupDigits(uint64(r.inflight())), r.advice("More in flight gives more"))
 	}
+}
+
+// disk explains a run in which the logs sync back to back. As long as syncs are
+// small each costs the same, and sharing them is what helps; from some size on
+// the disk is busy with bytes, which sharing does not make fewer.
+func (r *Report) disk() string {
+	h := &r.Host
+	text := fmt.Sprintf("The disk is the limit: each store's log is in a sync for %.0f %% of the time, %.0f entries and %s at a time. ",
+		100*r.SyncShare, r.WritesPerSync, bytesText(uint64(r.bytesPerSync())))
+	slow := h.SyncMicros > 0 && r.SyncLatency.Mean > slowDisk*h.SyncMicros
+	if slow {
+		text += fmt.Sprintf("A sync took %s on average here and %s alone, before the run: large syncs and several at once take longer, and so do spells in which others use the disk; repeat the run to tell. ",
+			durationText(time.Duration(r.SyncLatency.Mean*1e3)), durationText(time.Duration(h.SyncMicros*1e3)))
+	}
+	if slow || r.bytesPerSync() >= largeSync {
+		return text + fmt.Sprintf("Bytes to the disk are the limit (%s a second to all logs together), and not how many syncs there are: more in flight only adds latency. Smaller writes, fewer replicas, or stores on disks of their own give more.",
+			bytesText(uint64(r.LogBytesPerOp*r.OpsPerS)))
+	}
+	return text + r.advice("Syncs of this size cost nearly the same, so more in flight gives more")
 }
 
 // advice is what to change for more throughput in this mode.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -133,6 +134,7 @@ func TestReportErrors(t *testing.T) {
 
 // The explanation names what limits, and what to try.
 func TestExplain(t *testing.T) {
+	const bytesLimit = "Bytes to the disk are the limit"
 	for _, tc := range []struct {
 		name   string
 		change func(*Report)
@@ -144,7 +146,11 @@ func TestExplain(t *testing.T) {
 		{"processor in syncs", func(r *Report) { r.CPUCores, r.WritesPerSync = 1.9, 5 }, []string{"only 5.0 entries share one", "--inflight 16384"}},
 		{"processor, no syncs", func(r *Report) { r.CPUCores, r.WritesPerSync, r.Host.Sync = 1.9, 5, "off" }, []string{"95 % of 2 cores", "Syncs were off"}},
 		{"disk", func(r *Report) { r.SyncShare = 0.9 }, []string{"The disk is the limit", "90 % of the time", "--inflight 16384"}},
-		{"slow disk", func(r *Report) { r.SyncShare, r.SyncLatency.Mean = 0.9, 5000 }, []string{"5 ms on average here and 100 µs alone"}},
+		{"disk, 250 KiB a sync", func(r *Report) { r.SyncShare, r.LogBytesPerOp = 0.9, 250*1024*30/500.0 }, []string{"250.0 KiB at a time", "--inflight 16384"}},
+		{"disk, 256 KiB a sync", func(r *Report) { r.SyncShare, r.LogBytesPerOp = 0.9, 256*1024*30/500.0 }, []string{"256.0 KiB at a time", bytesLimit, "(7.5 MiB a second to all logs together)"}},
+		{"disk, five times slower", func(r *Report) { r.SyncShare, r.SyncLatency.Mean = 0.9, 500 }, []string{"--inflight 16384"}},
+		{"slow disk", func(r *Report) { r.SyncShare, r.SyncLatency.Mean = 0.9, 5000 }, []string{"5 ms on average here and 100 µs alone", bytesLimit}},
+		{"processor, large syncs", func(r *Report) { r.CPUCores, r.WritesPerSync, r.LogBytesPerOp = 1.9, 5, 1<<20 }, []string{"The processors are the limit (95 % of 2 cores"}},
 		{"memory", func(r *Report) { r.Host.Sync = "memory" }, []string{"file system in memory", "--dir"}},
 		{"open loop, kept", func(r *Report) { r.Config.Rate = 500 }, []string{"The intended rate of 500 ops/s was kept", "--rate"}},
 		{"open loop, not kept", func(r *Report) { r.Config.Rate, r.Backlog = 600, 77 }, []string{"was not kept", "77 were due"}},
@@ -162,6 +168,12 @@ func TestExplain(t *testing.T) {
 				if !strings.Contains(text, want) {
 					t.Errorf("%q is not in %q", want, text)
 				}
+			}
+			if strings.Contains(text, bytesLimit) && strings.Contains(text, "try --") {
+				t.Errorf("more in flight is both useless and advised: %q", text)
+			}
+			if limited := slices.Contains(tc.want, bytesLimit); limited != strings.Contains(text, bytesLimit) {
+				t.Errorf("bytes are said to limit: %v, want %v", !limited, limited)
 			}
 		})
 	}

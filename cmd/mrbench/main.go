@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 
@@ -184,13 +185,17 @@ func clusterFlags(f *pflag.FlagSet, cfg *bench.Config) {
 }
 
 func run(ctx context.Context, cfg bench.Config, json string, stdout, stderr io.Writer) error {
+	out, err := openOutput(json, stdout, stderr)
+	if err != nil {
+		return err
+	}
 	display := bench.NewDisplay(stderr, isTerminal(stderr))
 	report, err := bench.Run(ctx, cfg, display.Update)
 	display.Close()
 	if report == nil {
-		return err
+		return errors.Join(err, out.discard())
 	}
-	return errors.Join(err, write(report, json, stdout, stderr))
+	return errors.Join(err, out.write(report))
 }
 
 func newCrash(stdout, stderr io.Writer) *cobra.Command {
@@ -217,13 +222,17 @@ When something is lost the exit code is 1 and the directories are kept.`,
 			if err := errors.Join(refuseZeros(cmd.Flags()), cfg.Validate()); err != nil {
 				return err
 			}
+			out, err := openOutput(json, stdout, stderr)
+			if err != nil {
+				return err
+			}
 			display := bench.NewDisplay(stderr, isTerminal(stderr))
 			report, err := bench.Crash(cmd.Context(), cfg, display.Update)
 			display.Close()
 			if report == nil {
-				return err
+				return errors.Join(err, out.discard())
 			}
-			return errors.Join(err, write(report, json, stdout, stderr))
+			return errors.Join(err, out.write(report))
 		},
 	}
 	f := cmd.Flags()
@@ -259,20 +268,69 @@ type report interface {
 	WriteText(io.Writer) error
 }
 
-// write writes the report for people to standard output, and as JSON where asked
-// for. When that is standard output, people read standard error.
-func write(r report, json string, stdout, stderr io.Writer) error {
+// output is where a report goes: text to people, and JSON where asked for.
+type output struct {
+	text io.Writer
+	json io.Writer // nil for none
+	file *os.File  // that json is, unless it is standard output
+	made bool      // the file was not there before
+}
+
+// openOutput opens the file for the JSON, so that one that cannot be written is
+// told before the run and not after it. What the file holds stays until there is
+// a report to take its place. When the JSON goes to standard output, people read
+// standard error.
+func openOutput(json string, stdout, stderr io.Writer) (*output, error) {
 	switch json {
 	case "":
-		return r.WriteText(stdout)
+		return &output{text: stdout}, nil
 	case "-":
-		return errors.Join(r.WriteText(stderr), r.WriteJSON(stdout))
+		return &output{text: stderr, json: stdout}, nil
 	}
-	f, err := os.Create(json)
+	_, err := os.Lstat(json)
+	made := errors.Is(err, fs.ErrNotExist)
+	f, err := os.OpenFile(json, os.O_WRONLY|os.O_CREATE, 0o666)
 	if err != nil {
-		return errors.Join(r.WriteText(stdout), err)
+		return nil, err
 	}
-	return errors.Join(r.WriteText(stdout), r.WriteJSON(f), f.Close())
+	return &output{text: stdout, json: f, file: f, made: made}, nil
+}
+
+// write writes the report and closes the file.
+func (o *output) write(r report) error {
+	err := r.WriteText(o.text)
+	if o.file != nil {
+		err = errors.Join(err, truncate(o.file))
+	}
+	if o.json != nil {
+		err = errors.Join(err, r.WriteJSON(o.json))
+	}
+	if o.file != nil {
+		err = errors.Join(err, o.file.Close())
+	}
+	return err
+}
+
+// discard closes the file without a report, and leaves none behind that was not
+// there before.
+func (o *output) discard() error {
+	if o.file == nil {
+		return nil
+	}
+	err := o.file.Close()
+	if o.made {
+		err = errors.Join(err, os.Remove(o.file.Name()))
+	}
+	return err
+}
+
+// truncate empties a file; a pipe or a terminal has nothing to be emptied.
+func truncate(f *os.File) error {
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return err
+	}
+	return f.Truncate(0)
 }
 
 func isTerminal(w io.Writer) bool {

@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -115,10 +118,63 @@ func TestRunWritesJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(string(data))
+}
 
-	if code, _, stderr := mrbench(t, quick(filepath.Join(t.TempDir(), "missing", "report.json"))...); code != bench.ExitOther || !strings.Contains(stderr, "missing") {
-		t.Errorf("a report that cannot be written: exit code %d, stderr %s", code, stderr)
+// A report that cannot be written is told before any store is opened.
+func TestUnwritableJSON(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "missing", "report.json")
+	for _, command := range []string{"run", "crash"} {
+		code, stdout, stderr := mrbench(t, command, "--dir", t.TempDir(), "--json", file)
+		if code != bench.ExitOther || stdout != "" || !strings.HasPrefix(stderr, "mrbench: open "+file) {
+			t.Errorf("%s: exit code %d\nstdout: %s\nstderr: %s", command, code, stdout, stderr)
+		}
 	}
+}
+
+// A run that ends without a report takes no earlier one away, and leaves no
+// empty file. One that ends with a report leaves nothing of the earlier.
+func TestJSONFileWithoutReport(t *testing.T) {
+	dir := t.TempDir()
+	fresh, earlier := filepath.Join(dir, "fresh"), filepath.Join(dir, "earlier")
+	if err := os.WriteFile(earlier, []byte("earlier"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	for _, file := range []string{fresh, earlier} {
+		args := []string{"run", "--groups", "3", "--segment-bytes", "4194304", "--dir", t.TempDir(), "--json", file}
+		if code := execute(ctx, args, io.Discard, io.Discard); code != bench.ExitOther {
+			t.Fatalf("interrupted before the load: exit code %d", code)
+		}
+	}
+	if _, err := os.Stat(fresh); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the new file: %v", err)
+	}
+	if data, err := os.ReadFile(earlier); err != nil || string(data) != "earlier" {
+		t.Errorf("the earlier report: %q, %v", data, err)
+	}
+
+	out, err := openOutput(earlier, io.Discard, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := out.write(short{}); err != nil {
+		t.Fatal(err)
+	}
+	if data, err := os.ReadFile(earlier); err != nil || string(data) != "{}" {
+		t.Errorf("the report in place of an earlier one: %q, %v", data, err)
+	}
+}
+
+// short is a report of two bytes.
+type short struct{}
+
+func (short) WriteJSON(w io.Writer) error { return writeString(w, "{}") }
+func (short) WriteText(w io.Writer) error { return writeString(w, "{}") }
+
+func writeString(w io.Writer, s string) error {
+	_, err := io.WriteString(w, s)
+	return err
 }
 
 func TestCrash(t *testing.T) {
