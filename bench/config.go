@@ -185,7 +185,7 @@ func seconds(s float64) time.Duration {
 func (c Config) WithDefaults() Config {
 	fill(&c.Stores, 3)
 	fill(&c.Groups, 256)
-	fill(&c.Replicas, min(3, c.Stores))
+	fill(&c.Replicas, min(defaultReplicas, c.Stores))
 	fill(&c.Payload, 16)
 	fill(&c.Mode, ModeAsync)
 	fill(&c.Inflight, 4096)
@@ -207,6 +207,21 @@ func fill[T comparable](field *T, value T) {
 	if *field == zero {
 		*field = value
 	}
+}
+
+// defaultReplicas is how many replicas a group has when nothing is said and
+// there are stores enough.
+const defaultReplicas = 3
+
+// lowered says, of a configuration before its defaults, that there will be fewer
+// replicas than the default for want of stores. It is "" when there will not, or
+// when the number was asked for.
+func (c *Config) lowered() string {
+	full := c.WithDefaults()
+	if c.Replicas != 0 || full.Replicas >= defaultReplicas {
+		return ""
+	}
+	return fmt.Sprintf("%s of each group instead of %d, for there are no more stores", plural(full.Replicas, "replica"), defaultReplicas)
 }
 
 // Bounds of a configuration. They keep a typing error from taking the machine

@@ -30,6 +30,26 @@ func TestConfigDefaultsAreValid(t *testing.T) {
 	}
 }
 
+// Replicas that the stores cannot hold are lowered, and that is told, unless
+// their number was asked for.
+func TestConfigLowersReplicas(t *testing.T) {
+	for _, tc := range []struct {
+		cfg  Config
+		want string
+	}{
+		{Config{}, ""},
+		{Config{Stores: 1}, "1 replica of each group instead of 3, for there are no more stores"},
+		{Config{Stores: 2}, "2 replicas of each group instead of 3, for there are no more stores"},
+		{Config{Stores: 1, Replicas: 1}, ""},
+		{Config{Replicas: 1}, ""},
+		{Config{Stores: 5}, ""},
+	} {
+		if got := tc.cfg.lowered(); got != tc.want {
+			t.Errorf("%d stores, %d replicas: got %q, want %q", tc.cfg.Stores, tc.cfg.Replicas, got, tc.want)
+		}
+	}
+}
+
 // Every rule refuses the values beyond its edge and takes those on it, and
 // names the field.
 func TestConfigRules(t *testing.T) {

@@ -112,8 +112,8 @@ func (r *CrashReport) WriteJSON(w io.Writer) error { return writeJSON(w, r) }
 // WriteText writes a summary for people.
 func (r *CrashReport) WriteText(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d rounds, %d processes killed, %s writes acknowledged on %d groups of %d replicas.\n",
-		len(r.Rounds), r.Kills, groupDigits(r.Acknowledged), r.Config.Groups, r.Config.Replicas)
+	fmt.Fprintf(&b, "%d rounds, %d processes killed, %s writes acknowledged on %s of %s.\n",
+		len(r.Rounds), r.Kills, groupDigits(r.Acknowledged), plural(r.Config.Groups, "group"), plural(r.Config.Replicas, "replica"))
 	if r.TotalDifferences > 0 {
 		fmt.Fprintf(&b, "NOT all of it survived: %d differences.\n", r.TotalDifferences)
 		for _, d := range r.Differences {
@@ -149,12 +149,15 @@ func Crash(ctx context.Context, cfg CrashConfig, progress func(Update)) (*CrashR
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	if progress == nil {
+		progress = func(Update) {}
+	}
+	if text := cfg.lowered(); text != "" {
+		progress(Update{Phase: PhaseNote, Text: text})
+	}
 	cfg = cfg.WithDefaults()
 	if cfg.Seed == 0 {
 		cfg.Seed = uint64(rand.Uint32()) + 1
-	}
-	if progress == nil {
-		progress = func(Update) {}
 	}
 	dir, err := newScratch(&cfg.Config)
 	if err != nil {
@@ -244,7 +247,7 @@ func (c *crasher) finish(r CrashRound) {
 	if r.Differences > 0 {
 		text += fmt.Sprintf("%d DIFFERENCES", r.Differences)
 	} else {
-		text += fmt.Sprintf("all %s acknowledged writes are on all %d replicas, which agree", groupDigits(r.Total), c.cfg.Replicas)
+		text += fmt.Sprintf("all %s acknowledged writes are on every replica, and replicas agree", groupDigits(r.Total))
 	}
 	c.progress(Update{Phase: PhaseCrash, Text: text, Done: c.round, Total: c.cfg.Rounds})
 }

@@ -83,11 +83,11 @@ func (r *Report) table() [][2]string {
 
 func (r *Report) setting() string {
 	c := &r.Config
-	text := fmt.Sprintf("%d stores over %s, %d groups", c.Stores, transportText(c.Transport), c.Groups)
+	text := fmt.Sprintf("%s over %s, %s", plural(c.Stores, "store"), transportText(c.Transport), plural(c.Groups, "group"))
 	if active := c.activeGroups(); active < c.Groups {
 		text += fmt.Sprintf(" (%d under load)", active)
 	}
-	text += fmt.Sprintf(" of %d replicas, %d B, %s %s", c.Replicas, c.Payload, c.Mode, c.Workload)
+	text += fmt.Sprintf(" of %s, %d B, %s %s", plural(c.Replicas, "replica"), c.Payload, c.Mode, c.Workload)
 	switch c.Mode {
 	case ModeSync:
 		text += fmt.Sprintf(", %d clients per store", c.Clients)
@@ -158,14 +158,17 @@ func (r *Report) summary() string {
 	c := &r.Config
 	what := "writes"
 	durable := fmt.Sprintf("Each write was in the log of a majority of its %d replicas and applied before it counted.", c.Replicas)
+	if c.Replicas == 1 {
+		durable = "Each write was in the log of its group's only replica and applied before it counted; nothing was replicated."
+	}
 	switch c.Workload {
 	case WorkloadRead:
 		what, durable = "linearizable reads", "Each read saw everything acknowledged before it began."
 	case WorkloadMixed:
 		what = "operations"
 	}
-	return fmt.Sprintf("%d stores in one process answered %s %s a second over %d groups; half of them took less than %s, one in a hundred more than %s. %s",
-		c.Stores, rateText(r.OpsPerS), what, c.activeGroups(), durationText(r.Latency.p50()), durationText(time.Duration(r.Latency.P99*1e3)), durable)
+	return fmt.Sprintf("%s in one process answered %s %s a second over %s; half of them took less than %s, one in a hundred more than %s. %s",
+		plural(c.Stores, "store"), rateText(r.OpsPerS), what, plural(c.activeGroups(), "group"), durationText(r.Latency.p50()), durationText(time.Duration(r.Latency.P99*1e3)), durable)
 }
 
 // The rules of Explain.
@@ -197,8 +200,8 @@ func (r *Report) limit() string {
 		return fmt.Sprintf("The processors are the limit (%.0f %% busy), and syncs are a good part of that: only %.1f entries share one. %s",
 			100*used, r.WritesPerSync, r.advice("More in flight per store lets more writes share a sync"))
 	case used >= busyProcessors:
-		return fmt.Sprintf("The processors are the limit (%.0f %% of %.0f cores busy, %.0f ns for each operation on all %d stores together). More in flight would mostly add latency; less of it gives nearly the same throughput at lower latency. Larger machines, fewer replicas (--replicas), or stores on machines of their own give more.",
-			100*used, cores, r.CPUNsPerOp, c.Stores)
+		return fmt.Sprintf("The processors are the limit (%.0f %% of %.0f cores busy, %.0f ns for each operation on all stores together). More in flight would mostly add latency; less of it gives nearly the same throughput at lower latency. Larger machines%s give more.",
+			100*used, cores, r.CPUNsPerOp, r.spreading("machines"))
 	case r.SyncShare >= busyDisk:
 		return r.disk()
 	default:
@@ -220,10 +223,23 @@ func (r *Report) disk() string {
 			durationText(time.Duration(r.SyncLatency.Mean*1e3)), durationText(time.Duration(h.SyncMicros*1e3)))
 	}
 	if slow || r.bytesPerSync() >= largeSync {
-		return text + fmt.Sprintf("Bytes to the disk are the limit (%s a second to all logs together), and not how many syncs there are: more in flight only adds latency. Smaller writes, fewer replicas, or stores on disks of their own give more.",
-			bytesText(uint64(r.LogBytesPerOp*r.OpsPerS)))
+		return text + fmt.Sprintf("Bytes to the disk are the limit (%s a second to all logs together), and not how many syncs there are: more in flight only adds latency. Smaller writes give more, and so do faster disks%s.",
+			bytesText(uint64(r.LogBytesPerOp*r.OpsPerS)), r.spreading("disks"))
 	}
 	return text + r.advice("Syncs of this size cost nearly the same, so more in flight gives more")
+}
+
+// spreading is what else helps against a limit of what all stores share, when
+// there is more than one of them.
+func (r *Report) spreading(shared string) string {
+	text := ""
+	if r.Config.Replicas > 1 {
+		text += ", fewer replicas (--replicas)"
+	}
+	if r.Config.Stores > 1 {
+		text += ", or stores on " + shared + " of their own"
+	}
+	return text
 }
 
 // advice is what to change for more throughput in this mode.
@@ -316,6 +332,14 @@ func orUnknown(s string) string {
 		return "unknown"
 	}
 	return s
+}
+
+// plural is a number with its noun.
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 func joinInts(list []int) string { return strings.Trim(fmt.Sprint(list), "[]") }

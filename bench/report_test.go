@@ -158,6 +158,10 @@ func TestExplain(t *testing.T) {
 		{"elections", func(r *Report) { r.Elections = 3 }, []string{"3 elections under load"}},
 		{"errors", func(r *Report) { r.Errors = 4 }, []string{"4 operations failed"}},
 		{"reads", func(r *Report) { r.Config.Workload, r.Reads, r.Writes = WorkloadRead, 1000, 0 }, []string{"linearizable reads", "--clients 256 for the reads"}},
+		{"processor, one store", func(r *Report) {
+			r.Config.Stores, r.Config.Replicas, r.CPUCores, r.WritesPerSync = 1, 1, 1.9, 500
+		}, []string{"Larger machines give more."}},
+		{"one replica", func(r *Report) { r.Config.Stores, r.Config.Replicas = 1, 1 }, []string{"1 store in one process", "its group's only replica", "nothing was replicated"}},
 		{"nothing", func(r *Report) { r.Ops, r.Partial = 0, true }, []string{"Nothing was answered", "interrupted"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -208,7 +212,7 @@ func TestTexts(t *testing.T) {
 		{durationText(1500), "1.5 µs"}, {durationText(25 * time.Millisecond), "25 ms"}, {durationText(3 * time.Second), "3 s"},
 		{bytesText(1023), "1023 B"}, {bytesText(1536), "1.5 KiB"}, {bytesText(3 << 30), "3.0 GiB"},
 		{wrap("a bb ccc dddd", 6), "a bb\nccc\ndddd\n"},
-		{joinInts([]int{1, 2}), "1 2"},
+		{joinInts([]int{1, 2}), "1 2"}, {plural(1, "store"), "1 store"}, {plural(0, "store"), "0 stores"},
 	} {
 		if tc[0] != tc[1] {
 			t.Errorf("got %q, want %q", tc[0], tc[1])

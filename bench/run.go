@@ -27,12 +27,15 @@ func Run(ctx context.Context, cfg Config, progress func(Update)) (*Report, error
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	if progress == nil {
+		progress = func(Update) {}
+	}
+	if text := cfg.lowered(); text != "" {
+		progress(Update{Phase: PhaseNote, Text: text})
+	}
 	cfg = cfg.WithDefaults()
 	if cfg.Seed == 0 {
 		cfg.Seed = uint64(rand.Uint32()) + 1 // short enough to be typed again
-	}
-	if progress == nil {
-		progress = func(Update) {}
 	}
 	defer tuneProcess(&cfg)()
 	dir, err := newScratch(&cfg)
@@ -91,7 +94,7 @@ func (r *runner) run(ctx context.Context) (err error) {
 	if rep.Host, err = describeHost(r.dir, r.cfg.NoSync); err != nil {
 		return err
 	}
-	r.note("%d stores in %s (%s, one sync %.0f µs)", r.cfg.Stores, rep.Host.Dir, orUnknown(rep.Host.FileSystem), rep.Host.SyncMicros)
+	r.note("%s in %s (%s, one sync %.0f µs)", plural(r.cfg.Stores, "store"), rep.Host.Dir, orUnknown(rep.Host.FileSystem), rep.Host.SyncMicros)
 	rep.HeapBaseBytes = liveHeap()
 	began := time.Now()
 	if r.cluster, err = openCluster(ctx, &r.cfg, r.dir, r.progress); err != nil {

@@ -177,6 +177,21 @@ func writeString(w io.Writer, s string) error {
 	return err
 }
 
+// Fewer replicas than the default are no surprise.
+func TestRunOnOneStore(t *testing.T) {
+	args := []string{"run", "--stores", "1", "--groups", "3", "--duration", "50ms", "--warmup", "0s", "--sync=false",
+		"--segment-bytes", "4194304"}
+	const told = "1 replica of each group instead of 3"
+	code, stdout, stderr := mrbench(t, append(args, "--dir", t.TempDir())...)
+	if code != 0 || !strings.Contains(stderr, told) || !strings.Contains(stdout, "3 groups of 1 replica,") {
+		t.Errorf("exit code %d\nstdout: %s\nstderr: %s", code, stdout, stderr)
+	}
+	code, _, stderr = mrbench(t, append(args, "--dir", t.TempDir(), "--replicas", "1")...)
+	if code != 0 || strings.Contains(stderr, told) {
+		t.Errorf("as asked for: exit code %d, stderr: %s", code, stderr)
+	}
+}
+
 func TestCrash(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts stores in processes that it kills")
