@@ -8,7 +8,19 @@ import (
 // sample is what the process and the stores have used so far. The difference of
 // two is what a window cost.
 type sample struct {
-	at           time.Time
+	at time.Time
+	counts
+}
+
+// usage is what a window cost.
+type usage struct {
+	seconds float64
+	counts
+}
+
+// counts are what is counted, since the start in a sample and within the window
+// in a usage.
+type counts struct {
 	cpu          time.Duration
 	hostCPU      time.Duration
 	allocs       uint64
@@ -48,13 +60,12 @@ func newSampler(c *cluster) *sampler {
 
 func (s *sampler) take() sample {
 	metrics.Read(s.metrics)
-	sum := sample{
-		at:         time.Now(),
+	sum := sample{at: time.Now(), counts: counts{
 		cpu:        cpuTime(),
 		allocs:     uintMetric(&s.metrics[0]) + uintMetric(&s.metrics[1]),
 		allocBytes: uintMetric(&s.metrics[2]),
 		gcCycles:   uintMetric(&s.metrics[3]),
-	}
+	}}
 	if v := s.metrics[4].Value; v.Kind() == metrics.KindFloat64 {
 		sum.gcCPUSeconds = v.Float64()
 	}
@@ -84,8 +95,7 @@ func uintMetric(s *metrics.Sample) uint64 {
 
 // since returns what was used from earlier to s.
 func (s sample) since(earlier sample) usage {
-	return usage{
-		seconds:      s.at.Sub(earlier.at).Seconds(),
+	return usage{seconds: s.at.Sub(earlier.at).Seconds(), counts: counts{
 		cpu:          s.cpu - earlier.cpu,
 		hostCPU:      s.hostCPU - earlier.hostCPU,
 		allocs:       s.allocs - earlier.allocs,
@@ -97,21 +107,5 @@ func (s sample) since(earlier sample) usage {
 		wireBytes:    s.wireBytes - earlier.wireBytes,
 		wireFrames:   s.wireFrames - earlier.wireFrames,
 		elections:    s.elections - earlier.elections,
-	}
-}
-
-// usage is what a window cost.
-type usage struct {
-	seconds      float64
-	cpu          time.Duration
-	hostCPU      time.Duration
-	allocs       uint64
-	allocBytes   uint64
-	gcCycles     uint64
-	gcCPUSeconds float64
-	syncs        int64
-	logBytes     int64
-	wireBytes    int64
-	wireFrames   int64
-	elections    int64
+	}}
 }

@@ -24,7 +24,7 @@ func testReport() *Report {
 		LeadersPerStore: []int{86, 85, 85},
 		Verified:        &verified, VerifiedWrites: 1234,
 	}
-	r.setUsage(usage{seconds: 2, cpu: time.Second, hostCPU: 1200 * time.Millisecond, syncs: 60, allocs: 100, allocBytes: 5000, wireBytes: 40_000, logBytes: 90_000})
+	r.setUsage(usage{seconds: 2, counts: counts{cpu: time.Second, hostCPU: 1200 * time.Millisecond, syncs: 60, allocs: 100, allocBytes: 5000, wireBytes: 40_000, logBytes: 90_000}})
 	return r
 }
 
