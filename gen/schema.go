@@ -434,6 +434,45 @@ func kinds() []Kind {
 			Name: "Wake",
 			Doc:  "Wake ends the rest that Quiesce began.",
 		},
+		{
+			Name:    "Join",
+			Doc:     "Join tells a store that a replica was added there, which has not been heard yet.",
+			Carries: []Use{{"Context", "index of the membership in force at the leader"}},
+		},
+		{
+			Name: "SnapshotFetch",
+			Doc:  "SnapshotFetch asks the sender of a snapshot for a chunk of it.",
+			Carries: []Use{
+				{"Reject", "no more is wanted"},
+				{"Index", "the last entry the state holds"},
+				{"Hint", "the number of the chunk"},
+				{"Context", "names the snapshot at its sender"},
+			},
+		},
+		{
+			Name: "SnapshotChunk",
+			Doc:  "SnapshotChunk is a part of a snapshot.",
+			Carries: []Use{
+				{"Reject", "the sender has the snapshot no more"},
+				{"Index", "the last entry the state holds"},
+				{"Hint", "the number of the chunk"},
+				{"Context", "names the snapshot at its sender"},
+				{"Entries", "the chunk, with its checksum"},
+			},
+			Lane: Bulk,
+		},
+		{
+			Name:    "Confirm",
+			Doc:     "Confirm asks whether its sender still leads, as far as the receiver knows.",
+			Carries: []Use{{"Context", "the read round to confirm"}},
+			Term:    fromLeader,
+		},
+		{
+			Name:    "ConfirmResponse",
+			Doc:     "ConfirmResponse says that the receiver of a Confirm is in the same term.",
+			Carries: []Use{{"Context", "the read round"}},
+			Term:    ordinary,
+		},
 	}
 }
 

@@ -96,7 +96,7 @@ func (d durability) String() string {
 //mr:hotpath
 func isTermless(k wire.MessageKind) bool {
 	switch k {
-	case wire.Transfer, wire.ReadIndex, wire.Propose, wire.Removed, wire.Wake:
+	case wire.Transfer, wire.ReadIndex, wire.Propose, wire.Removed, wire.Wake, wire.Join, wire.SnapshotFetch, wire.SnapshotChunk:
 		return true
 	}
 	return false
@@ -110,7 +110,7 @@ func isTermless(k wire.MessageKind) bool {
 //mr:hotpath
 func termRuleOf(k wire.MessageKind) (higher highTermRule, lower lowTermRule) {
 	switch k {
-	case wire.Append, wire.Heartbeat, wire.Snapshot, wire.Quiesce:
+	case wire.Append, wire.Heartbeat, wire.Snapshot, wire.Quiesce, wire.Confirm:
 		return adoptLeader, answerOldLeader
 	case wire.PreVote:
 		return keepTerm, refuseOld

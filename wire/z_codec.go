@@ -42,6 +42,11 @@ const (
 //	Removed            (no term) Context
 //	Quiesce            Index Commit
 //	Wake               (no term)
+//	Join               (no term) Context
+//	SnapshotFetch      (no term) Index Hint Context
+//	SnapshotChunk      (no term) Index Hint Context Entries…
+//	Confirm            Context
+//	ConfirmResponse    Context
 var shapes = [256]shape{
 	Append:            {fixed: 64, tail: true},
 	AppendResponse:    {fixed: 64, flags: flagReject},
@@ -62,6 +67,11 @@ var shapes = [256]shape{
 	Removed:           {fixed: 40},
 	Quiesce:           {fixed: 56},
 	Wake:              {fixed: 32},
+	Join:              {fixed: 40},
+	SnapshotFetch:     {fixed: 56, flags: flagReject},
+	SnapshotChunk:     {fixed: 56, flags: flagReject, tail: true},
+	Confirm:           {fixed: 48},
+	ConfirmResponse:   {fixed: 48},
 }
 
 // Size returns how many bytes AppendTo appends.
@@ -122,7 +132,7 @@ func (m *Message) AppendTo(dst []byte) []byte {
 		le.PutUint64(b[32:], uint64(m.Term))
 		le.PutUint64(b[40:], uint64(m.Commit))
 		le.PutUint64(b[48:], m.Context)
-	case HeartbeatResponse:
+	case HeartbeatResponse, Confirm, ConfirmResponse:
 		b := (*[48]byte)(out)
 		le.PutUint64(b[32:], uint64(m.Term))
 		le.PutUint64(b[40:], m.Context)
@@ -144,7 +154,7 @@ func (m *Message) AppendTo(dst []byte) []byte {
 		b := (*[48]byte)(out)
 		le.PutUint64(b[32:], uint64(m.Hint))
 		le.PutUint64(b[40:], m.Context)
-	case ReadIndex, Removed:
+	case ReadIndex, Removed, Join:
 		b := (*[40]byte)(out)
 		le.PutUint64(b[32:], m.Context)
 	case ReadIndexResponse, ProposeResponse, SnapshotResponse:
@@ -168,6 +178,17 @@ func (m *Message) AppendTo(dst []byte) []byte {
 		le.PutUint64(b[32:], uint64(m.Term))
 		le.PutUint64(b[40:], uint64(m.Index))
 		le.PutUint64(b[48:], uint64(m.Commit))
+	case SnapshotFetch:
+		b := (*[56]byte)(out)
+		le.PutUint64(b[32:], uint64(m.Index))
+		le.PutUint64(b[40:], uint64(m.Hint))
+		le.PutUint64(b[48:], m.Context)
+	case SnapshotChunk:
+		b := (*[56]byte)(out)
+		le.PutUint64(b[32:], uint64(m.Index))
+		le.PutUint64(b[40:], uint64(m.Hint))
+		le.PutUint64(b[48:], m.Context)
+		copy(out[56:], m.Entries)
 	}
 	return dst
 }
@@ -215,7 +236,7 @@ func (m *Message) Decode(src []byte) (n int, err error) {
 		m.Term = Term(le.Uint64(b[32:]))
 		m.Commit = Index(le.Uint64(b[40:]))
 		m.Context = le.Uint64(b[48:])
-	case HeartbeatResponse:
+	case HeartbeatResponse, Confirm, ConfirmResponse:
 		b := (*[48]byte)(src)
 		m.Term = Term(le.Uint64(b[32:]))
 		m.Context = le.Uint64(b[40:])
@@ -237,7 +258,7 @@ func (m *Message) Decode(src []byte) (n int, err error) {
 		b := (*[48]byte)(src)
 		m.Hint = Index(le.Uint64(b[32:]))
 		m.Context = le.Uint64(b[40:])
-	case ReadIndex, Removed:
+	case ReadIndex, Removed, Join:
 		b := (*[40]byte)(src)
 		m.Context = le.Uint64(b[32:])
 	case ReadIndexResponse, ProposeResponse, SnapshotResponse:
@@ -265,6 +286,19 @@ func (m *Message) Decode(src []byte) (n int, err error) {
 		m.Term = Term(le.Uint64(b[32:]))
 		m.Index = Index(le.Uint64(b[40:]))
 		m.Commit = Index(le.Uint64(b[48:]))
+	case SnapshotFetch:
+		b := (*[56]byte)(src)
+		m.Index = Index(le.Uint64(b[32:]))
+		m.Hint = Index(le.Uint64(b[40:]))
+		m.Context = le.Uint64(b[48:])
+	case SnapshotChunk:
+		b := (*[56]byte)(src)
+		m.Index = Index(le.Uint64(b[32:]))
+		m.Hint = Index(le.Uint64(b[40:]))
+		m.Context = le.Uint64(b[48:])
+		if n > 56 {
+			m.Entries = src[56:n:n]
+		}
 	}
 	return n, nil
 }

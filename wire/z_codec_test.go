@@ -24,6 +24,11 @@ var sampleMessages = [...]Message{
 	{Kind: Removed, Group: 1, From: 2, To: 3, Context: 4},
 	{Kind: Quiesce, Group: 1, From: 2, To: 3, Term: 4, Index: 5, Commit: 6},
 	{Kind: Wake, Group: 1, From: 2, To: 3},
+	{Kind: Join, Group: 1, From: 2, To: 3, Context: 4},
+	{Kind: SnapshotFetch, Group: 1, From: 2, To: 3, Index: 4, Hint: 5, Context: 6, Reject: true},
+	{Kind: SnapshotChunk, Group: 1, From: 2, To: 3, Index: 4, Hint: 5, Context: 6, Reject: true, Entries: []byte("borrowed")},
+	{Kind: Confirm, Group: 1, From: 2, To: 3, Term: 4, Context: 5},
+	{Kind: ConfirmResponse, Group: 1, From: 2, To: 3, Term: 4, Context: 5},
 }
 
 // plainLayouts says which fields the kinds have, for the plain codec.
@@ -47,4 +52,9 @@ var plainLayouts = map[MessageKind]plainLayout{
 	Removed:           {term: false, words: []string{"Context"}},
 	Quiesce:           {term: true, words: []string{"Index", "Commit"}},
 	Wake:              {term: false},
+	Join:              {term: false, words: []string{"Context"}},
+	SnapshotFetch:     {term: false, words: []string{"Index", "Hint", "Context"}, flags: []string{"Reject"}},
+	SnapshotChunk:     {term: false, words: []string{"Index", "Hint", "Context"}, flags: []string{"Reject"}, tail: "Entries"},
+	Confirm:           {term: true, words: []string{"Context"}},
+	ConfirmResponse:   {term: true, words: []string{"Context"}},
 }

@@ -30,7 +30,7 @@ func (m *Message) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 		enc.AddUint64("term", uint64(m.Term))
 		enc.AddUint64("commit", uint64(m.Commit))
 		enc.AddUint64("context", m.Context)
-	case HeartbeatResponse:
+	case HeartbeatResponse, Confirm, ConfirmResponse:
 		enc.AddUint64("term", uint64(m.Term))
 		enc.AddUint64("context", m.Context)
 	case PreVote, Vote:
@@ -47,7 +47,7 @@ func (m *Message) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 	case Transfer:
 		enc.AddUint64("hint", uint64(m.Hint))
 		enc.AddUint64("context", m.Context)
-	case ReadIndex, Removed:
+	case ReadIndex, Removed, Join:
 		enc.AddUint64("context", m.Context)
 	case ReadIndexResponse, ProposeResponse, SnapshotResponse:
 		enc.AddUint64("term", uint64(m.Term))
@@ -66,6 +66,15 @@ func (m *Message) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 		enc.AddUint64("term", uint64(m.Term))
 		enc.AddUint64("index", uint64(m.Index))
 		enc.AddUint64("commit", uint64(m.Commit))
+	case SnapshotFetch:
+		enc.AddUint64("index", uint64(m.Index))
+		enc.AddUint64("hint", uint64(m.Hint))
+		enc.AddUint64("context", m.Context)
+	case SnapshotChunk:
+		enc.AddUint64("index", uint64(m.Index))
+		enc.AddUint64("hint", uint64(m.Hint))
+		enc.AddUint64("context", m.Context)
+		enc.AddInt("entriesBytes", len(m.Entries))
 	}
 	return nil
 }

@@ -124,10 +124,38 @@ const (
 	Quiesce MessageKind = 18
 	// Wake ends the rest that Quiesce began.
 	Wake MessageKind = 19
+	// Join tells a store that a replica was added there, which has not been heard
+	// yet.
+	//
+	//	Context  index of the membership in force at the leader
+	Join MessageKind = 20
+	// SnapshotFetch asks the sender of a snapshot for a chunk of it.
+	//
+	//	Reject   no more is wanted
+	//	Index    the last entry the state holds
+	//	Hint     the number of the chunk
+	//	Context  names the snapshot at its sender
+	SnapshotFetch MessageKind = 21
+	// SnapshotChunk is a part of a snapshot.
+	//
+	//	Reject   the sender has the snapshot no more
+	//	Index    the last entry the state holds
+	//	Hint     the number of the chunk
+	//	Context  names the snapshot at its sender
+	//	Entries  the chunk, with its checksum
+	SnapshotChunk MessageKind = 22
+	// Confirm asks whether its sender still leads, as far as the receiver knows.
+	//
+	//	Context  the read round to confirm
+	Confirm MessageKind = 23
+	// ConfirmResponse says that the receiver of a Confirm is in the same term.
+	//
+	//	Context  the read round
+	ConfirmResponse MessageKind = 24
 )
 
 // MessageKinds is how many kinds there are. They are 1 to MessageKinds.
-const MessageKinds = 19
+const MessageKinds = 24
 
 var messageKindNames = [...]string{
 	Append:            "Append",
@@ -149,6 +177,11 @@ var messageKindNames = [...]string{
 	Removed:           "Removed",
 	Quiesce:           "Quiesce",
 	Wake:              "Wake",
+	Join:              "Join",
+	SnapshotFetch:     "SnapshotFetch",
+	SnapshotChunk:     "SnapshotChunk",
+	Confirm:           "Confirm",
+	ConfirmResponse:   "ConfirmResponse",
 }
 
 // String returns the name of the kind.
@@ -197,7 +230,7 @@ func (l Lane) String() string {
 //mr:hotpath
 func (k MessageKind) Lane() Lane {
 	switch k {
-	case Append, Propose, Snapshot:
+	case Append, Propose, Snapshot, SnapshotChunk:
 		return Bulk
 	}
 	return Urgent
