@@ -94,6 +94,14 @@ func (b *Batch) Compact(g *Group, to wire.Index, term wire.Term) {
 	b.add(item{group: g, kind: kindCompact, a: uint64(to), b: uint64(term)}, plainRecordBytes)
 }
 
+// Restart drops all entries and has the log go on behind to, whose term is
+// given. Unlike [Batch.Compact] it leaves no entry behind to: a snapshot took the
+// place of the log, and what the log held is not known to agree with it. It must
+// not be in front of what is compacted.
+func (b *Batch) Restart(g *Group, to wire.Index, term wire.Term) {
+	b.add(item{group: g, kind: kindRestart, a: uint64(to), b: uint64(term)}, plainRecordBytes)
+}
+
 // Remove drops everything of the group and leaves a tombstone, which [Group.Removed]
 // reports until the group is written to again.
 func (b *Batch) Remove(g *Group) {
@@ -164,6 +172,8 @@ func (it *item) apply(segment, offset uint32, acct account) uint32 {
 		return g.applyMeta(string(it.data), segment, acct) // allocates: descriptors change rarely
 	case kindCompact:
 		return g.applyCompact(wire.Index(it.a), wire.Term(it.b), segment, acct)
+	case kindRestart:
+		return g.applyRestart(wire.Index(it.a), wire.Term(it.b), segment, acct)
 	case kindRemove:
 		return g.applyRemove(segment, acct)
 	case kindDamaged:

@@ -13,11 +13,11 @@
 // A batch is what one write and one sync make durable, for any number of groups;
 // a [Batch] is what one caller submits, and many of them go into one. A record
 // is a part of a batch: a block of entries, or a control record with hard state,
-// meta blob, compaction, tombstone, damage mark or moved block. A segment is a
-// file with batches in it; a spare is a file that is ready to become one. A
-// record is live while the index refers to it. A straggler is an old segment
-// with a small live part. The reserve are the spares kept for a full disk. A seal
-// is a batch without records, which proves the one before it.
+// meta blob, compaction, restart, tombstone, damage mark or moved block. A segment
+// is a file with batches in it; a spare is a file that is ready to become one. A
+// record is live while the index refers to it. A straggler is an old segment with
+// a small live part. The reserve are the spares kept for a full disk. A seal is a
+// batch without records, which proves the one before it.
 //
 // # Invariants
 //

@@ -80,6 +80,9 @@ const (
 	// now live here. It truncates nothing. a (segment, offset) and b (size,
 	// count), two u32 each, say where they were.
 	kindMoved = 0x86
+	// kindRestart drops all entries, of whatever terms: the log goes on behind
+	// index a, whose term is b.
+	kindRestart = 0x87
 
 	recordVersion     = 1
 	hardStateBytes    = recordHeaderBytes + 8
@@ -254,7 +257,7 @@ func (r *record) decode(b []byte) error {
 	if n > maxPayloadBytes || int(n) > len(b)-recordHeaderBytes {
 		return fmt.Errorf("%w: %d payload bytes in %d", errBadRecord, n, len(b)-recordHeaderBytes)
 	}
-	if b[recordKindOffset+1] != recordVersion || r.kind > kindMoved {
+	if b[recordKindOffset+1] != recordVersion || r.kind > kindRestart {
 		return fmt.Errorf("%w: kind %d, version %d", errBadRecord, r.kind, b[recordKindOffset+1])
 	}
 	r.size = recordHeaderBytes + int(n)

@@ -24,6 +24,8 @@ func FuzzRecovery(f *testing.F) {
 		b.Append(l.Group(2), block(2, 1, 1, 1))
 		b.HardState(l.Group(1), wire.HardState{Term: 1})
 		b.Compact(l.Group(1), 2, 1)
+		b.Append(l.Group(4), block(4, 1, 3, 4))
+		b.Restart(l.Group(4), 2, 1)
 		b.Remove(l.Group(3))
 	})
 	submit(f, l, func(b *Batch) { b.Append(l.Group(1), block(1, 3, 2, 2)) })

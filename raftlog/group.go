@@ -178,6 +178,22 @@ func (g *Group) applyCompact(to wire.Index, term wire.Term, segment uint32, acct
 	return g.moveControl(controlCompact, segment, acct)
 }
 
+// applyRestart needs nothing of what older records said: entries that it drops
+// stand in front of it in the log, and so are never read again without it (L4).
+// Once it is rewritten forward it has become a plain compaction, as nothing that
+// it could drop is left then.
+func (g *Group) applyRestart(to wire.Index, term wire.Term, segment uint32, acct account) uint32 {
+	if g.removed {
+		g.revive(acct)
+	}
+	if to < g.compacted {
+		return 0 // the newer record says more
+	}
+	g.drop(acct)
+	g.compacted, g.compactedTerm = to, term
+	return g.moveControl(controlCompact, segment, acct)
+}
+
 func (g *Group) applyRemove(segment uint32, acct account) uint32 {
 	g.drop(acct)
 	g.hard, g.meta = wire.HardState{}, ""

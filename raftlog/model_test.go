@@ -21,7 +21,7 @@ import (
 
 type change struct {
 	group   wire.GroupID
-	kind    string // append, hard, meta, compact, remove
+	kind    string // append, hard, meta, compact, restart, remove
 	first   wire.Index
 	count   int
 	term    wire.Term
@@ -68,6 +68,8 @@ func (m *groupModel) apply(c change) {
 			m.terms = slices.Clone(m.terms[c.first-m.compacted:])
 		}
 		m.compacted, m.compactedTerm = c.first, c.term
+	case "restart":
+		m.terms, m.compacted, m.compactedTerm = nil, c.first, c.term
 	case "remove":
 		*m = groupModel{removed: true}
 	}
@@ -186,6 +188,9 @@ func (m *model) random(r *rand.Rand, groups int) change {
 		}
 	case n < 98:
 		c.kind = "remove"
+	case n < 99: // a snapshot of any term, in the middle of entries or behind them
+		c.kind, c.first = "restart", g.compacted+1+wire.Index(r.IntN(len(g.terms)+5))
+		c.term = 1 + wire.Term(r.IntN(int(lastTerm)+1))
 	default:
 		c.kind, c.count, c.first, c.term = "append", 40, last+1, max(lastTerm, 1)
 	}
@@ -202,6 +207,8 @@ func (c change) addTo(b *Batch, g *Group) {
 		b.Meta(g, []byte(c.content))
 	case "compact":
 		b.Compact(g, c.first, c.term)
+	case "restart":
+		b.Restart(g, c.first, c.term)
 	case "remove":
 		b.Remove(g)
 	}

@@ -359,6 +359,8 @@ func (r *recovery) applyRecord(rec *record, segment, offset uint32, sequence uin
 		g.applyMeta(string(rec.payload), segment, nothing{})
 	case rec.kind == kindCompact:
 		g.applyCompact(wire.Index(rec.a), wire.Term(rec.b), segment, nothing{})
+	case rec.kind == kindRestart:
+		g.applyRestart(wire.Index(rec.a), wire.Term(rec.b), segment, nothing{})
 	case rec.kind == kindRemove:
 		g.applyRemove(segment, nothing{})
 	case rec.kind == kindDamaged:
