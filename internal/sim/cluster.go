@@ -11,28 +11,6 @@ import (
 	"multiraft/internal/vfs"
 )
 
-// Plan says what to run. Seed alone makes a run.
-type Plan struct {
-	// Seed decides everything that is not decided here.
-	Seed uint64
-	// Faults is how long faults go on, in virtual time. Zero means 20 s.
-	Faults time.Duration
-	// Trace receives the readable trace. Nil means none.
-	Trace io.Writer
-	// Plant is a bug to plant.
-	Plant Plant
-}
-
-// Report is what became of a run.
-type Report struct {
-	Seed    uint64
-	Shape   string
-	Hash    uint64 // of everything that happened; equal for equal plans
-	Events  uint64
-	Virtual time.Duration
-	Counts  Counts
-}
-
 // cluster is one run.
 type cluster struct {
 	plan   Plan
@@ -61,12 +39,13 @@ type cluster struct {
 }
 
 // Run simulates a cluster. The error is a [*Violation] when the cluster broke a
-// promise.
+// promise, and what Validate says when the plan cannot be run.
 func Run(p Plan) (Report, error) {
-	if p.Faults == 0 {
-		p.Faults = 20 * time.Second
+	if err := p.Validate(); err != nil {
+		return Report{Seed: p.Seed}, err
 	}
-	c := &cluster{plan: p, seed: p.Seed, shape: drawShape(p.Seed, p.Faults), trace: trace{out: p.Trace}}
+	p = p.withDefaults()
+	c := &cluster{plan: p, seed: p.Seed, shape: drawShape(p), trace: trace{out: p.Trace}}
 	c.faults = newRandom(p.Seed, streamFaults)
 	c.clientRandom = newRandom(p.Seed, streamClients)
 	c.machines = newRandom(p.Seed, streamMachines)

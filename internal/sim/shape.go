@@ -59,9 +59,10 @@ func storeID(site int) wire.StoreID        { return wire.StoreID(site + 1) }
 func siteOf(id wire.StoreID) (site int)    { return int(id) - 1 }
 func replicaID(g, site int) wire.ReplicaID { return wire.ReplicaID(10*(g+1) + site + 1) }
 
-// drawShape decides what the run of a seed looks like.
-func drawShape(seed uint64, faultTime time.Duration) shape {
-	r := newRandom(seed, streamShape)
+// drawShape decides what the run of a plan looks like. What the plan pins is
+// drawn all the same, so that everything else stays as it is without.
+func drawShape(p Plan) shape {
+	r := newRandom(p.Seed, streamShape)
 	s := shape{
 		stores:       pick(r, 3, 3, 3, 5),
 		clients:      1 + r.IntN(6),
@@ -87,7 +88,10 @@ func drawShape(seed uint64, faultTime time.Duration) shape {
 		command:      pick(r, 16, 200, 2000),
 		durable:      r.chance(0.3),
 		strike:       pick(r, time.Duration(300), 1000, 3000) * time.Millisecond,
-		faultTime:    faultTime,
+		faultTime:    p.Faults,
+	}
+	if p.Stores != 0 {
+		s.stores = p.Stores
 	}
 	s.delayMax = s.delayMin * pick(r, time.Duration(2), 5, 20)
 	s.syncMax = s.syncMin * pick(r, time.Duration(2), 10, 50)
@@ -103,7 +107,11 @@ func drawShape(seed uint64, faultTime time.Duration) shape {
 		DisablePreVote:      r.chance(0.2),
 		DisableCheckQuorum:  r.chance(0.1),
 	}
-	for g := range 1 + r.IntN(pick(r, 2, 6, 16)) {
+	groups := 1 + r.IntN(pick(r, 2, 6, 16))
+	if p.Groups != 0 {
+		groups = p.Groups
+	}
+	for g := range groups {
 		s.members = append(s.members, drawMembers(r, g, s.stores))
 	}
 	for k := range s.weights {

@@ -1,23 +1,21 @@
 package sim
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"os"
 	"slices"
-	"sync"
+	"strings"
 	"testing"
 	"time"
 )
 
 var (
-	flagSeed   = flag.Uint64("sim.seed", 0, "run this seed alone; 0 runs -sim.seeds from -sim.first on")
-	flagFirst  = flag.Uint64("sim.first", 1, "first seed to run")
-	flagSeeds  = flag.Int("sim.seeds", 0, "how many seeds to run; 0 is as many as fit a normal test")
-	flagFaults = flag.Duration("sim.faults", 0, "virtual time with faults; 0 is the default")
-	flagTrace  = flag.String("sim.trace", "", "write the readable trace of -sim.seed to this file; - is standard output")
+	flagFirst   = flag.Uint64("sim.first", 1, "first seed to run")
+	flagSeeds   = flag.Int("sim.seeds", 0, "how many seeds to run; 0 is as many as fit a normal test")
+	flagMinutes = flag.Float64("sim.minutes", 0, "virtual minutes with faults; 0 is the default")
 )
 
 const (
@@ -26,16 +24,9 @@ const (
 )
 
 // TestSeeds runs clusters of many shapes under many faults. A failure names the
-// command that shows it again.
+// command that shows it again. Some seeds are run twice, and every kind of fault
+// must have fired.
 func TestSeeds(t *testing.T) {
-	if *flagSeed != 0 {
-		report, err := Run(Plan{Seed: *flagSeed, Faults: *flagFaults, Trace: traceFile(t)})
-		t.Logf("seed %d: %s\n%d events, %v, hash %x\n%v", report.Seed, report.Shape, report.Events, report.Virtual, report.Hash, &report.Counts)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
 	seeds := *flagSeeds
 	if seeds == 0 {
 		seeds = normalSeeds
@@ -43,57 +34,85 @@ func TestSeeds(t *testing.T) {
 			seeds = shortSeeds
 		}
 	}
-	var (
-		mu      sync.Mutex
-		counts  Counts
-		virtual time.Duration
-		spent   time.Duration
-	)
-	t.Run("run", func(t *testing.T) {
-		for seed := *flagFirst; seed < *flagFirst+uint64(seeds); seed++ {
-			t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
-				t.Parallel()
-				began := time.Now()
-				report, err := Run(Plan{Seed: seed, Faults: *flagFaults})
-				if err != nil {
-					t.Errorf("%v\n%s\nto see it: go test ./internal/sim -run TestSeeds -sim.seed=%d -sim.faults=%v -sim.trace=- -v", err, report.Shape, seed, *flagFaults)
-				}
-				mu.Lock()
-				defer mu.Unlock()
-				counts.Add(&report.Counts)
-				virtual += report.Virtual
-				spent += time.Since(began)
-			})
-		}
-	})
-	t.Logf("%d seeds: %.2f cluster-hours per minute of a core\n%v", seeds, virtual.Hours()/spent.Minutes(), &counts)
-	if seeds < normalSeeds || t.Failed() {
+	sum, err := Campaign{
+		From: *flagFirst, Seeds: seeds, Replay: 20,
+		Plan: Plan{Faults: time.Duration(*flagMinutes * float64(time.Minute))},
+	}.Run(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text strings.Builder
+	if err := sum.WriteText(&text); err != nil {
+		t.Fatal(err)
+	}
+	t.Log(text.String())
+	if sum.Done != seeds || len(sum.Found) > 0 {
+		t.Fatalf("%d of %d seeds were run, %d broke a promise", sum.Done, seeds, len(sum.Found))
+	}
+	if seeds < normalSeeds {
 		return
 	}
-	for n := range counts {
-		if counts[n] == 0 {
+	for n := range sum.Counts {
+		if sum.Counts[n] == 0 {
 			t.Errorf("no run had any: %v", counter(n))
 		}
 	}
 }
 
-func traceFile(t *testing.T) io.Writer {
-	switch *flagTrace {
-	case "":
-		return nil
-	case "-":
-		return os.Stdout
+// TestCampaignFinds shows that a campaign tells what it found, with a command
+// that runs the same again, and ends when it has found enough.
+func TestCampaignFinds(t *testing.T) {
+	var told Progress
+	c := Campaign{
+		From: 1, Seeds: 50, Workers: 1, MaxViolations: 2, Plan: Plan{Stores: 3, Groups: 2, Plant: PlantLocalReads},
+		Progress: func(p Progress) { told = p },
 	}
-	f, err := os.Create(*flagTrace)
+	sum, err := c.Run(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := f.Close(); err != nil {
-			t.Error(err)
+	if len(sum.Found) != 2 || sum.Done == c.Seeds || told.Done != sum.Done || told.Violations != 2 {
+		t.Fatalf("%d violations in %d seeds, told %+v", len(sum.Found), sum.Done, told)
+	}
+	f := sum.Found[0]
+	if want := fmt.Sprintf("go run ./cmd/mrsim --seed %d --stores 3 --groups 2", f.Seed); f.Command != want {
+		t.Errorf("got %q, want %q", f.Command, want)
+	}
+	plan := c.Plan
+	plan.Seed = f.Seed
+	_, err = Run(plan)
+	var v *Violation
+	if !errors.As(err, &v) || *v != f.Violation {
+		t.Errorf("got %v, then %v", &f.Violation, err)
+	}
+}
+
+// TestCampaignStops shows that no seed begins after the context has ended.
+func TestCampaignStops(t *testing.T) {
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	c := Campaign{From: 1, Seeds: 50, Workers: 1, Plan: Plan{Faults: time.Second}, Progress: func(Progress) { stop() }}
+	sum, err := c.Run(ctx)
+	if err != nil || sum.Done != 1 {
+		t.Fatalf("%d seeds, %v", sum.Done, err)
+	}
+}
+
+// TestBadPlans shows that plans and campaigns that cannot be run are refused with
+// all that is wrong.
+func TestBadPlans(t *testing.T) {
+	_, err := Run(Plan{Stores: -1, Groups: 1 << 20, Faults: -1})
+	for _, want := range []string{"Stores", "Groups", "Faults"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s is not in %v", want, err)
 		}
-	})
-	return f
+	}
+	_, err = Campaign{Seeds: 0, Workers: -1, Plan: Plan{Stores: 99}}.Run(context.Background())
+	for _, want := range []string{"Seeds", "Workers", "Stores"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s is not in %v", want, err)
+		}
+	}
 }
 
 // TestSameSeedSameRun shows that a run depends on its seed alone: not on map

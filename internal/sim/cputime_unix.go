@@ -1,0 +1,18 @@
+//go:build unix
+
+package sim
+
+import (
+	"syscall"
+	"time"
+)
+
+// cpuTime is the processor time that this process has used so far, zero when
+// the system does not tell.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
