@@ -41,6 +41,7 @@ const (
 	taskRead                       // reads may be served once last is applied
 	taskReadFailed                 // reads end with err
 	taskLost                       // all proposals with an index end with err
+	taskChanged                    // a request for another membership has its outcome
 	taskEnd                        // the replica stops: everything ends with err
 )
 
@@ -53,12 +54,18 @@ type applyTask struct {
 	bytes       int64
 	pending     []*Pending
 	reads       []*readRequest
+	change      *memberRequest
+	membership  *wire.Membership // that entry last makes, or the outcome of change
 	err         error
 }
 
 // applyState is what the applier keeps of a replica.
 type applyState struct {
 	machine StateMachine
+	// members is the membership at the applied index, unless its own index is
+	// higher: after a start, the one at the applied index is not known before
+	// that has come so far.
+	members *wire.Membership
 	runs    []pendingRun // in the order of their indexes; complete from the front
 	reads   []indexedRead
 	ended   chan struct{} // closed when the replica has stopped
@@ -160,6 +167,9 @@ func (a *applier) task(t *applyTask) {
 		a.endList(r, t.pending, t.err)
 	case taskCommitted:
 		a.committed(r, t, a.run.blocks[t.lo:t.hi])
+		if t.membership != nil && r.ending() == nil {
+			r.apply.members = t.membership
+		}
 	case taskRead:
 		if wire.Index(r.applied.Load()) >= t.last {
 			a.serveReads(r, t.reads)
@@ -170,6 +180,8 @@ func (a *applier) task(t *applyTask) {
 		a.endReads(t.reads, t.err)
 	case taskLost:
 		a.endRuns(r, t.err)
+	case taskChanged:
+		t.changed()
 	case taskEnd:
 		a.endRuns(r, t.err)
 		for _, read := range r.apply.reads {

@@ -170,20 +170,23 @@ func (c Config) Validate() error {
 	return errors.Join(faults...)
 }
 
-// Member is one replica of a group and the store it lives on.
-type Member struct {
-	Replica wire.ReplicaID
-	Store   wire.StoreID
-}
-
 // GroupConfig says what StartGroup starts.
 type GroupConfig struct {
 	// ID of the group, the same on all stores. Must not be zero.
 	ID wire.GroupID
-	// Members are the initial voters, in the same order on every store: the
-	// one at place ID mod len leads first. When the group is stored already
-	// they may be left out, or must be the stored ones.
+	// Members are those that the group begins with, in the same order on every
+	// store: the voter at place ID mod their number leads first. When the group is
+	// stored already they may be left out, or must be the stored ones until the
+	// membership was changed for the first time; from then on they are not looked
+	// at.
 	Members []Member
+	// Join starts a replica that was added to a group which runs already. Its
+	// store has nothing of the group, or a tombstone of a replica with a lower
+	// id; Members are left out, and entries come from the leader.
+	Join bool
+	// Replica is the id that a replica was added with. Without Join it may be left
+	// out.
+	Replica wire.ReplicaID
 	// StateMachine is called until the group stops.
 	StateMachine StateMachine
 	// Priority says which replicas should rather lead: when one of higher

@@ -84,6 +84,18 @@ func (e *GroupFailedError) Error() string {
 
 func (e *GroupFailedError) Unwrap() error { return e.Err }
 
+// ReplicaRemovedError says that a replica was removed from its group. It
+// completes what was pending, and answers StartGroup: an id that was removed is
+// not used again. The store keeps a tombstone of it and nothing else.
+type ReplicaRemovedError struct {
+	Group   wire.GroupID
+	Replica wire.ReplicaID
+}
+
+func (e *ReplicaRemovedError) Error() string {
+	return fmt.Sprintf("group %d: replica %d was removed", e.Group, e.Replica)
+}
+
 // StoreFailedError says why the whole store stopped: its log could not be
 // written or synced. It is final until the store is opened again.
 type StoreFailedError struct {

@@ -19,9 +19,10 @@ type inbox struct {
 // and wakes them all at once. The transport calls it; frames of one peer and
 // lane come one after the other.
 //
-// Messages for groups that do not run here, from replicas that do not live on
-// the sending store, or to a replica id that is not ours are dropped and
-// counted: raft needs no message to arrive.
+// Messages for groups that do not run here, from members that do not live on the
+// sending store, or to a replica id that is not ours are dropped and counted:
+// raft needs no message to arrive. Some may come from replicas that are no
+// members here, see mayBeStranger.
 //
 //mr:hotpath
 func (s *Store) HandleFrame(from wire.StoreID, payload []byte) {
@@ -48,8 +49,15 @@ func (s *Store) HandleFrame(from wire.StoreID, payload []byte) {
 			s.metrics.strayMessages.Add(1)
 			continue
 		}
-		at := r.members.place(node.message.From)
-		if at < 0 || r.members.members[at].Store != from || node.message.To != r.members.members[r.members.self].Replica {
+		set := r.members.Load()
+		node.stranger = 0
+		if at := set.place(node.message.From); at < 0 && mayBeStranger(node.message.Kind) {
+			node.stranger = from
+		} else if at < 0 || set.wire.Members[at].Store != from {
+			s.metrics.strayMessages.Add(1)
+			continue
+		}
+		if node.message.To != r.self {
 			s.metrics.strayMessages.Add(1)
 			continue
 		}
@@ -102,8 +110,8 @@ func (s *Store) PeerDown(peer wire.StoreID, err error) {
 	var slots []scheduler.Slot
 	s.mu.RLock()
 	for _, r := range s.running() {
-		for i := range r.members.members {
-			if r.members.members[i].Store != peer || i == r.members.self {
+		for i, m := range r.members.Load().wire.Members {
+			if m.Store != peer || m.Replica == r.self {
 				continue
 			}
 			r.mu.Lock()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync/atomic"
 
 	"multiraft/group"
@@ -34,7 +33,11 @@ func (g *Group) IsLeader() bool { return g.replica.isLeader() }
 
 // StoredGroup is a group that the store's log holds.
 type StoredGroup struct {
-	ID      wire.GroupID
+	ID wire.GroupID
+	// Replica is the one on this store.
+	Replica wire.ReplicaID
+	// Members are those that were stored last, none when the replica joins and
+	// has heard of none.
 	Members []Member
 }
 
@@ -50,11 +53,14 @@ func (s *Store) Stored() ([]StoredGroup, error) {
 		if len(meta) == 0 {
 			continue
 		}
-		members, err := decodeMembers(meta)
+		d, err := decodeDescriptor(meta)
 		if err != nil {
-			return nil, fmt.Errorf("group %d: stored members: %w", id, err)
+			return nil, fmt.Errorf("group %d: stored descriptor: %w", id, err)
 		}
-		list = append(list, StoredGroup{ID: id, Members: members})
+		if d.gone() {
+			continue
+		}
+		list = append(list, StoredGroup{ID: id, Replica: d.Replica, Members: d.members.Members})
 	}
 	return list, nil
 }
@@ -62,7 +68,8 @@ func (s *Store) Stored() ([]StoredGroup, error) {
 // StartGroup runs a replica of a group on this store. The first start writes
 // the members to the log; later ones go on from what is stored, and the state
 // machine is given all entries behind what it reports as applied (see
-// [Durable]).
+// [Durable]). A replica that was removed from its group is not started again:
+// [*ReplicaRemovedError].
 //
 // It does not wait for a leader; ctx bounds nothing but the start itself.
 func (s *Store) StartGroup(ctx context.Context, cfg GroupConfig) (*Group, error) {
@@ -83,10 +90,11 @@ func (s *Store) StartGroup(ctx context.Context, cfg GroupConfig) (*Group, error)
 	if err := r.log.Err(); err != nil {
 		return nil, fmt.Errorf("group %d: stored log: %w", cfg.ID, err)
 	}
-	members, isNew, err := r.agreeMembers(cfg.Members)
+	d, isNew, err := r.agree(&cfg)
 	if err != nil {
 		return nil, err
 	}
+	r.self, r.joining = d.Replica, d.joining()
 	applied := r.log.First() - 1
 	if durable, ok := cfg.StateMachine.(Durable); ok {
 		if applied, err = durable.AppliedIndex(); err != nil {
@@ -99,10 +107,11 @@ func (s *Store) StartGroup(ctx context.Context, cfg GroupConfig) (*Group, error)
 	}
 	r.applied.Store(uint64(applied))
 	r.apply.machine, r.apply.ended, r.logged = cfg.StateMachine, make(chan struct{}), make(chan struct{})
-	if err := s.admit(r, members, isNew, applied, cfg.Priority); err != nil {
+	r.apply.members = d.members
+	if err := s.admit(r, d, isNew, applied, cfg.Priority); err != nil {
 		return nil, err
 	}
-	if isNew && int(uint64(cfg.ID)%uint64(len(members))) == r.members.self {
+	if isNew && preferred(r.id, d.members) == r.self {
 		r.turnMu.Lock()
 		r.boot = bootCampaign{attempts: bootAttempts}
 		r.turnMu.Unlock()
@@ -142,11 +151,21 @@ func (c GroupConfig) validate(store wire.StoreID) error {
 	if c.StateMachine == nil {
 		fault("StateMachine", "nil", "must be given")
 	}
+	if c.Join && c.Replica == 0 {
+		fault("Replica", c.Replica, "must not be zero with Join")
+	}
+	if c.Join && len(c.Members) > 0 {
+		fault("Members", fmt.Sprintf("%+v", c.Members), "must be left out with Join")
+	}
 	if len(c.Members) > maxMembers {
 		fault("Members", len(c.Members), fmt.Sprintf("members, at most %d are possible", maxMembers))
 	}
-	here := false
+	here, voters := false, false
 	for i, m := range c.Members {
+		if m.Role != 0 && m.Role != wire.Voter && m.Role != wire.Learner {
+			fault("Members", fmt.Sprintf("%+v", m), "must be voter or learner")
+		}
+		voters = voters || m.Role != wire.Learner
 		if m.Replica == 0 || m.Store == 0 {
 			fault("Members", fmt.Sprintf("%+v", m), "has a zero id")
 		}
@@ -160,64 +179,18 @@ func (c GroupConfig) validate(store wire.StoreID) error {
 	if len(c.Members) > 0 && !here {
 		fault("Members", fmt.Sprintf("%+v", c.Members), fmt.Sprintf("must have a replica on store %d", store))
 	}
+	if len(c.Members) > 0 && !voters {
+		fault("Members", fmt.Sprintf("%+v", c.Members), "must hold a voter")
+	}
 	return errors.Join(faults...)
 }
 
-// maxMembers bounds the initial voters: the largest majority that the core has
+// maxMembers bounds the initial members: the largest majority that the core has
 // a sorting network for.
 const maxMembers = 7
 
-// agreeMembers holds the given members against the stored ones and returns
-// those in force.
-func (r *replica) agreeMembers(given []Member) (members []Member, isNew bool, err error) {
-	meta := r.log.Meta()
-	if len(meta) == 0 {
-		if len(given) == 0 {
-			return nil, false, fmt.Errorf("group %d: configuration: %w", r.id,
-				&ConfigError{Field: "Members", Value: "none", Rule: "must be given when the group is not stored yet"})
-		}
-		return given, true, nil
-	}
-	stored, err := decodeMembers(meta)
-	if err != nil {
-		return nil, false, fmt.Errorf("group %d: stored members: %w", r.id, err)
-	}
-	if len(given) > 0 && !slices.Equal(given, stored) {
-		return nil, false, fmt.Errorf("group %d: configuration: %w", r.id,
-			&ConfigError{Field: "Members", Value: fmt.Sprintf("%+v", given), Rule: fmt.Sprintf("must be the stored ones, %+v", stored)})
-	}
-	return stored, false, nil
-}
-
-// encodeMembers is the inverse of decodeMembers.
-func encodeMembers(members []Member) []byte {
-	m := membership(members)
-	return m.AppendTo(nil)
-}
-
-// decodeMembers reads the members from a group's meta record.
-func decodeMembers(meta []byte) ([]Member, error) {
-	var m wire.Membership
-	if _, err := m.Decode(meta); err != nil {
-		return nil, err
-	}
-	var members []Member
-	for _, member := range m.Members {
-		members = append(members, Member{Replica: member.Replica, Store: member.Store})
-	}
-	return members, nil
-}
-
-func membership(members []Member) wire.Membership {
-	var m wire.Membership
-	for _, member := range members {
-		m.Members = append(m.Members, wire.Member{Replica: member.Replica, Store: member.Store, Role: wire.Voter})
-	}
-	return m
-}
-
 // admit builds the core, gives the replica a slot and makes it reachable.
-func (s *Store) admit(r *replica, members []Member, isNew bool, applied wire.Index, priority map[wire.ReplicaID]uint8) error {
+func (s *Store) admit(r *replica, d descriptor, isNew bool, applied wire.Index, priority map[wire.ReplicaID]uint8) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.state(); err != nil {
@@ -226,11 +199,13 @@ func (s *Store) admit(r *replica, members []Member, isNew bool, applied wire.Ind
 	if len(s.groups) >= s.cfg.MaxGroups {
 		return fmt.Errorf("group %d: %w: the store runs %d groups, its MaxGroups", r.id, ErrBusy, len(s.groups))
 	}
-	r.members = s.memberSet(members)
+	set := s.memberSet(d.members)
+	r.members.Store(set)
 	core, err := group.New(group.Config{
 		Group:    r.id,
-		Replica:  r.members.members[r.members.self].Replica,
-		Members:  &r.members.wire,
+		Replica:  r.self,
+		Members:  set.wire,
+		Join:     r.joining,
 		Tuning:   &s.cfg.Tuning,
 		Priority: priority,
 		Storage:  r.log,
@@ -252,7 +227,7 @@ func (s *Store) admit(r *replica, members []Member, isNew bool, applied wire.Ind
 		// Batches are written in order: whatever the replica promises later is
 		// durable only when this is.
 		b := s.batches.get()
-		b.Meta(r.log, encodeMembers(members))
+		b.Meta(r.log, d.encode())
 		s.log.Submit(&b.Batch)
 	}
 	(*s.replicas.Load())[r.slot].Store(r)
@@ -276,34 +251,6 @@ func (s *Store) growSlots() {
 	for slot := len(grown) - 1; slot >= len(old); slot-- {
 		s.freeSlots = append(s.freeSlots, scheduler.Slot(slot))
 	}
-}
-
-// memberSet returns the shared set for members.
-//
-// REQUIRES: s.mu is held.
-func (s *Store) memberSet(members []Member) *memberSet {
-	key := string(encodeMembers(members))
-	if set := s.sets[key]; set != nil {
-		return set
-	}
-	set := &memberSet{wire: membership(members), members: slices.Clone(members)}
-	for i, m := range members {
-		if m.Store == s.cfg.ID {
-			set.self = i
-			set.peers = append(set.peers, -1)
-			continue
-		}
-		peers := *s.peers.Load()
-		at := slices.Index(peers, m.Store)
-		if at < 0 {
-			at = len(peers)
-			grown := append(slices.Clone(peers), m.Store)
-			s.peers.Store(&grown)
-		}
-		set.peers = append(set.peers, int32(at))
-	}
-	s.sets[key] = set
-	return set
 }
 
 // StopGroup stops the replica of a group on this store and waits until its

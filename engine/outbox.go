@@ -22,12 +22,17 @@ type outbox struct {
 //
 //mr:hotpath
 func (s *Store) address(o *outboxes, r *replica, m *wire.Message) {
-	at := r.members.place(m.To)
-	if at < 0 || r.members.peers[at] < 0 {
+	set, place := r.members.Load(), int32(-1)
+	if at := set.place(m.To); at >= 0 {
+		place = set.peers[at]
+	} else {
+		place = s.strangerPeer(r, m.To)
+	}
+	if place < 0 {
 		s.metrics.strayMessages.Add(1)
 		return
 	}
-	peer := int(r.members.peers[at])
+	peer := int(place)
 	for len(o.boxes) <= peer {
 		o.boxes = append(o.boxes, s.newOutbox(len(o.boxes)))
 	}

@@ -8,8 +8,9 @@ import (
 
 // messageNode is a received message on its way through a mailbox.
 type messageNode struct {
-	message wire.Message
-	next    *messageNode
+	message  wire.Message
+	stranger wire.StoreID // that sent it, when its sender is no member; else zero
+	next     *messageNode
 }
 
 // messagePool recycles nodes in chains, so that a frame or a round takes the

@@ -20,37 +20,21 @@ const (
 	flagControl                             // start, stop, failure, a peer that went away
 )
 
-// memberSet is a list of members, shared by all groups that have the same one.
-type memberSet struct {
-	wire    wire.Membership
-	members []Member
-	peers   []int32 // place of each member's store in Store.peers, -1 for this store
-	self    int     // place of the member on this store
-}
-
-// place returns where replica stands in the set, -1 when it is no member.
-func (m *memberSet) place(replica wire.ReplicaID) int {
-	for i := range m.members {
-		if m.members[i].Replica == replica {
-			return i
-		}
-	}
-	return -1
-}
-
 // replica is one member of one group on this store: its core, its mailbox and
 // what its applier knows of it.
 type replica struct {
 	store   *Store
 	slot    scheduler.Slot
 	id      wire.GroupID
-	members *memberSet
+	self    wire.ReplicaID
 	log     *raftlog.Group
 	applier *applier
 
-	// lead is the place of the leader in members plus one, 0 when unknown.
-	// Written by the worker, read by proposers.
-	lead atomic.Int32
+	// members are those in force, as in the core. Written by the worker.
+	members atomic.Pointer[memberSet]
+	// lead is the leader, 0 when unknown. Written by the worker, read by
+	// proposers.
+	lead atomic.Uint64
 	// failed is why the replica stopped by itself, nil while it runs.
 	failed atomic.Pointer[GroupFailedError]
 	// stopping is set by StopGroup and Close; the worker drops the core.
@@ -62,6 +46,9 @@ type replica struct {
 	logged chan struct{}
 	// applied is the last index the state machine has seen.
 	applied atomic.Uint64
+	// keptMembership is the index of the newest membership that became durable
+	// while the replica runs.
+	keptMembership atomic.Uint64
 	// starved is set while the core keeps committed entries back until it has
 	// heard of those applied. The worker stores starved and then looks at applied,
 	// the applier stores applied and then looks at starved: one of them sees the
@@ -80,7 +67,11 @@ type replica struct {
 	cached    int64 // bytes in the core's tail, as counted in Store.cachedBytes
 	reads     []waitingRead
 	transfers []transfer
+	changes   *memberRequest
+	strangers *strangers
+	switching wire.Index // the membership that is handed out and not in force; zero: none
 	boot      bootCampaign
+	joining   bool // it is in no membership that it knows of
 	ended     bool // the applier has been told that nothing more comes
 
 	apply applyState // owned by the applier
@@ -92,7 +83,8 @@ type mailbox struct {
 	ack         group.Ack
 	reads       []*readRequest
 	transfers   []transfer
-	unreachable uint32 // bit per member whose store went away
+	changes     *memberRequest
+	unreachable uint32 // bit per place in members whose store went away; after a switch, a wrong one is probed in vain
 	closed      bool   // the replica takes nothing any more
 
 	// Proposals are encoded right into the block that will be logged and
@@ -121,14 +113,17 @@ const (
 )
 
 // isLeader tells whether this replica led its group after its last turn.
-func (r *replica) isLeader() bool { return int(r.lead.Load()) == r.members.self+1 }
+func (r *replica) isLeader() bool { return wire.ReplicaID(r.lead.Load()) == r.self }
 
-// leader returns the leader known after the last turn, zero when unknown.
+// leader returns the leader known after the last turn, zero when unknown. Of one
+// that is no member here yet only the replica is known.
 func (r *replica) leader() Member {
-	if at := r.lead.Load(); at > 0 {
-		return r.members.members[at-1]
+	lead := wire.ReplicaID(r.lead.Load())
+	set := r.members.Load()
+	if at := set.place(lead); at >= 0 {
+		return set.wire.Members[at]
 	}
-	return Member{}
+	return Member{Replica: lead}
 }
 
 // leaderKnown returns a channel that is closed when WaitLeader has reason to
@@ -145,11 +140,10 @@ func (r *replica) leaderKnown() <-chan struct{} {
 	return r.leadWait
 }
 
-// setLeader publishes the place of the leader plus one, or 0, and wakes those
-// who wait for one.
-func (r *replica) setLeader(lead int32, ended bool) {
+// setLeader publishes the leader, or 0, and wakes those who wait for one.
+func (r *replica) setLeader(lead wire.ReplicaID, ended bool) {
 	r.mu.Lock()
-	r.lead.Store(lead)
+	r.lead.Store(uint64(lead))
 	if r.leadWait != nil && (lead != 0 || ended) {
 		close(r.leadWait)
 		r.leadWait = nil
@@ -189,7 +183,7 @@ func (r *replica) take(proposals bool) mailbox {
 
 // fail stops the replica for good and tells everyone who waits on it.
 func (r *replica) fail(err error) {
-	failed := &GroupFailedError{Group: r.id, Replica: r.members.members[r.members.self].Replica, Err: err}
+	failed := &GroupFailedError{Group: r.id, Replica: r.self, Err: err}
 	if r.failed.CompareAndSwap(nil, failed) {
 		r.store.groupFailed(failed)
 		r.store.sched.Set(r.slot, flagControl)

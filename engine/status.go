@@ -9,8 +9,11 @@ import (
 
 // Status is what a replica knows of its group at one moment.
 type Status struct {
-	ID      wire.GroupID
-	Members []Member
+	ID wire.GroupID
+	// Members are those in force here, Membership is the index of the entry that
+	// made them.
+	Members    []Member
+	Membership wire.Index
 	// Self is the replica that was asked, Leader whom it follows.
 	Self, Leader Member
 	Role         group.Role
@@ -28,15 +31,20 @@ type Status struct {
 // end.
 func (g *Group) Status() Status {
 	r := g.replica
+	set := r.members.Load()
 	st := Status{
-		ID:      r.id,
-		Members: append([]Member(nil), r.members.members...),
-		Self:    r.members.members[r.members.self],
-		Leader:  r.leader(),
-		First:   r.log.First(),
-		Last:    r.log.Last(),
-		Applied: wire.Index(r.applied.Load()),
-		Err:     r.state(),
+		ID:         r.id,
+		Members:    append([]Member(nil), set.wire.Members...),
+		Membership: set.wire.Index,
+		Self:       Member{Replica: r.self, Store: g.store.cfg.ID},
+		Leader:     r.leader(),
+		First:      r.log.First(),
+		Last:       r.log.Last(),
+		Applied:    wire.Index(r.applied.Load()),
+		Err:        r.state(),
+	}
+	if at := set.place(r.self); at >= 0 {
+		st.Self = set.wire.Members[at]
 	}
 	r.turnMu.Lock()
 	defer r.turnMu.Unlock()

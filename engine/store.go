@@ -57,14 +57,14 @@ type Store struct {
 	// entries change under mu and are read by workers without it.
 	replicas atomic.Pointer[[]atomic.Pointer[replica]]
 	// peers are the stores that memberSet.peers has the places of. It only grows,
-	// under mu, by a new array.
+	// under sets.mu, by a new array.
 	peers atomic.Pointer[[]wire.StoreID]
+	sets  memberSets
 
 	mu        sync.RWMutex // guards the fields below; taken before replica.mu
 	groups    map[wire.GroupID]*replica
 	starting  map[wire.GroupID]bool // StartGroup is under way
 	freeSlots []scheduler.Slot
-	sets      map[string]*memberSet
 
 	sealAfter uint64 // batches in the log when tick last looked; tick's own
 
@@ -111,7 +111,6 @@ func open(cfg Config, serial bool) (*Store, error) {
 		cfg:      cfg,
 		groups:   make(map[wire.GroupID]*replica),
 		starting: make(map[wire.GroupID]bool),
-		sets:     make(map[string]*memberSet),
 		stopped:  make(chan struct{}),
 		closed:   make(chan struct{}),
 	}
@@ -275,7 +274,10 @@ func (s *Store) Durable(batches []*raftlog.Batch, err error) {
 		}
 		for i := range lb.acks {
 			a := &lb.acks[i]
-			if err == nil {
+			if err == nil && a.membership > 0 {
+				a.replica.keptMembership.Store(uint64(a.membership))
+			}
+			if err == nil && a.ack.Seq != 0 {
 				a.replica.postAck(a.ack)
 			}
 			if a.last {

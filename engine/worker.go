@@ -39,10 +39,11 @@ type logBatch struct {
 // slotAck is what a turn persisted. The last one of a replica that ends tells
 // that nothing of it is on its way to the disk any more.
 type slotAck struct {
-	replica *replica
-	ack     group.Ack
-	quiet   bool // no turn is needed for it
-	last    bool
+	replica    *replica
+	ack        group.Ack
+	membership wire.Index // of the membership that was stored, zero: none
+	quiet      bool       // no turn is needed for it
+	last       bool
 }
 
 // batchPool recycles log batches.
@@ -126,6 +127,9 @@ func (w *worker) turn(r *replica, flags scheduler.Flags) {
 		if n := int64(len(node.message.Entries)); n > 0 {
 			s.receiveBytes.Add(-n)
 		}
+		if node.stranger != 0 {
+			r.meet(node.message.From, node.stranger)
+		}
 		if err := core.Step(&node.message); err != nil {
 			s.metrics.refusedMessages.Add(1)
 		}
@@ -136,13 +140,24 @@ func (w *worker) turn(r *replica, flags scheduler.Flags) {
 		core.Persisted(box.ack)
 	}
 	applied := wire.Index(r.applied.Load())
-	core.Applied(applied)
+	told := applied
+	if r.switching != 0 {
+		told = r.toldApplied(applied)
+	}
+	core.Applied(told)
+	w.noteMembers(r)
 	if box.unreachable != 0 {
-		for i := range r.members.members {
+		for i, m := range r.members.Load().wire.Members {
 			if box.unreachable&(1<<i) != 0 {
-				core.Unreachable(r.members.members[i].Replica)
+				core.Unreachable(m.Replica)
 			}
 		}
+	}
+	if box.changes != nil {
+		w.startChanges(r, box.changes)
+	}
+	if r.changes != nil {
+		w.runChanges(r, now)
 	}
 	if len(box.reads) > 0 {
 		w.startReads(r, box.reads, now)
@@ -250,7 +265,10 @@ func (w *worker) takeReady(r *replica, own bool) {
 		}
 		q.bytes += bytes
 		q.tasks = append(q.tasks, applyTask{kind: taskCommitted, replica: r,
-			first: rd.CommittedFirst, last: rd.CommittedLast, lo: lo, hi: len(q.blocks), bytes: bytes})
+			first: rd.CommittedFirst, last: rd.CommittedLast, lo: lo, hi: len(q.blocks), bytes: bytes, membership: rd.Membership})
+	}
+	if rd.Membership != nil {
+		w.keepMembership(r, rd.Membership)
 	}
 	for _, read := range rd.Reads {
 		w.finishRead(r, read)
@@ -262,7 +280,7 @@ func (w *worker) takeReady(r *replica, own bool) {
 //
 //mr:hotpath
 func (w *worker) noteStarved(r *replica, told wire.Index) {
-	starved := r.core.HoldsCommitted()
+	starved := r.core.HoldsCommitted() || r.switching != 0
 	if starved != r.starved.Load() {
 		r.starved.Store(starved)
 	}
@@ -309,7 +327,7 @@ func (w *worker) noteChanges(r *replica) {
 		}
 	}
 	role, term := core.Role(), core.Term()
-	if lead := int32(r.members.place(core.Leader()) + 1); lead != r.lead.Load() {
+	if lead := core.Leader(); lead != wire.ReplicaID(r.lead.Load()) {
 		r.setLeader(lead, false)
 		s.leaderChanged(r)
 	}
@@ -320,6 +338,7 @@ func (w *worker) noteChanges(r *replica) {
 	if led && (role != group.Leader || term != r.term) {
 		q := &w.apply[r.applier.at]
 		q.tasks = append(q.tasks, applyTask{kind: taskLost, replica: r, err: ErrLeadershipLost})
+		w.endChanges(r, ErrLeadershipLost)
 	}
 	if led != (role == group.Leader) {
 		if led {
@@ -376,6 +395,7 @@ func (w *worker) turnAway(r *replica, box *mailbox) {
 	for _, t := range r.transfers {
 		t.done <- err
 	}
+	w.endChanges(r, err)
 	r.reads, r.transfers = nil, nil
 	s.sched.SetDeadline(r.slot, never)
 	if r.ended {
@@ -418,6 +438,10 @@ func (w *worker) answer(r *replica, box *mailbox, err error) {
 	}
 	for _, t := range box.transfers {
 		t.done <- err
+	}
+	if box.changes != nil {
+		w.startChanges(r, box.changes)
+		w.endChanges(r, err)
 	}
 }
 

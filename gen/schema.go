@@ -517,6 +517,22 @@ func records() []Record {
 				{Name: "Members", Doc: "Members are all replicas, each once.", List: &Repeated{Of: "Member"}},
 			},
 		},
+		{
+			Name: "Descriptor",
+			Recv: "d",
+			Doc:  "Descriptor is what a store keeps of a replica besides its log; the membership follows it.",
+			Fields: []RecordField{
+				{Name: "Replica", Type: "ReplicaID", Doc: "Replica is the one that this store has, or had."},
+				{Name: "State", Doc: "State is where it is between joining and leaving.", Bits: &BitSet{
+					Type: "ReplicaState",
+					Doc:  "ReplicaState is a set of bits, none of them for a member.",
+					Bits: []Bit{
+						{"Joining", "Joining has not applied a membership that it is in."},
+						{"Gone", "Gone was removed from the group: the descriptor is a tombstone, and the id is not used again."},
+					},
+				}},
+			},
+		},
 	}
 }
 
@@ -543,6 +559,7 @@ func progress() Progress {
 			{"paused", "", "paused holds those that must answer before more is sent."},
 			{"snapshotDue", "", "snapshotDue holds those that the next Ready asks a snapshot for."},
 			{"snapshotSending", "", "snapshotSending holds those that a snapshot was asked for; the host is to report."},
+			{"unheard", "", "unheard holds learners that may not run yet: nothing was heard from them since this replica leads."},
 		},
 	}
 }

@@ -120,6 +120,9 @@ type progressTable struct {
 	// snapshotSending holds those that a snapshot was asked for; the host is to
 	// report.
 	snapshotSending replicaSet
+	// unheard holds learners that may not run yet: nothing was heard from them
+	// since this replica leads.
+	unheard replicaSet
 }
 
 // take sets what is known about the member in slot to what from knows about
@@ -149,5 +152,9 @@ func (p *progressTable) take(slot int, from *progressTable, at int) {
 	p.snapshotSending = p.snapshotSending.without(slot)
 	if from.snapshotSending.has(at) {
 		p.snapshotSending = p.snapshotSending.with(slot)
+	}
+	p.unheard = p.unheard.without(slot)
+	if from.unheard.has(at) {
+		p.unheard = p.unheard.with(slot)
 	}
 }

@@ -217,3 +217,70 @@ func (m *Membership) Decode(src []byte) (n int, err error) {
 	}
 	return n, nil
 }
+
+// ReplicaState is a set of bits, none of them for a member.
+type ReplicaState uint8
+
+const (
+	// Joining has not applied a membership that it is in.
+	Joining ReplicaState = 1
+	// Gone was removed from the group: the descriptor is a tombstone, and the id
+	// is not used again.
+	Gone ReplicaState = 2
+)
+
+// replicaStateMask has all bits that mean something.
+const replicaStateMask = Joining | Gone
+
+// Descriptor is what a store keeps of a replica besides its log; the
+// membership follows it.
+//
+//	 0         8
+//	┌─────────┬───────┐
+//	│ replica │ state │
+//	└─────────┴───────┘
+type Descriptor struct {
+	// Replica is the one that this store has, or had.
+	Replica ReplicaID
+	// State is where it is between joining and leaving.
+	State ReplicaState
+}
+
+// descriptorBytes is the size of an encoded Descriptor.
+const descriptorBytes = 16
+
+// Size returns how many bytes AppendTo appends.
+func (*Descriptor) Size() int {
+	return descriptorBytes
+}
+
+// AppendTo appends the encoded record to dst.
+//
+//mr:hotpath
+func (d *Descriptor) AppendTo(dst []byte) []byte {
+	le := binary.LittleEndian
+	dst = le.AppendUint64(dst, uint64(d.Replica))
+	dst = le.AppendUint64(dst, uint64(d.State))
+	return dst
+}
+
+// Decode sets d to the record at the start of src and returns its size. An
+// error wraps [ErrBadRecord] and leaves d zero.
+func (d *Descriptor) Decode(src []byte) (n int, err error) {
+	*d = Descriptor{}
+	if len(src) < descriptorBytes {
+		return 0, recordTooShort("Descriptor", descriptorBytes, len(src))
+	}
+
+	le := binary.LittleEndian
+	b := (*[descriptorBytes]byte)(src)
+	state := le.Uint64(b[8:])
+	if state&^uint64(replicaStateMask) != 0 {
+		return 0, badRecord("Descriptor", 8, "state has unknown bits", state)
+	}
+	*d = Descriptor{
+		Replica: ReplicaID(le.Uint64(b[:])),
+		State:   ReplicaState(state),
+	}
+	return descriptorBytes, nil
+}
