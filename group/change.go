@@ -105,7 +105,7 @@ const scanBytes = 1 << 20
 // a replica must not campaign: the leader may have gone on to the next
 // configuration, whose quorums need not meet those of the one in force here.
 func (g *Group) awaitsChange() bool {
-	if g.changing != nil {
+	if g.isChanging() {
 		return true
 	}
 	c := g.log.configs
@@ -206,7 +206,7 @@ func (g *Group) takeChange(rd *Ready) {
 		_ = g.fail("G14", index, "membership: %w", err) // kept in g.fault
 		return
 	}
-	rd.Membership, g.changing = m, m
+	rd.Membership, g.mutable().changing = m, m
 }
 
 // block returns the block of a membership entry.

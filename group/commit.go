@@ -84,7 +84,7 @@ const storedBatch = 1 << 14
 func (g *Group) toHandOut() bool {
 	// G6. The commit index may be ahead of this replica's disk. What was applied
 	// and then lost with the log would be ahead of it after a restart.
-	return g.changing == nil && g.handed.last < min(g.commit, g.log.durable) &&
+	return !g.isChanging() && g.handed.last < min(g.commit, g.log.durable) &&
 		g.handed.firstBytes+g.handed.restBytes < g.tuning.MaxCommittedBytes
 }
 
@@ -172,9 +172,11 @@ func (g *Group) Applied(index wire.Index) {
 	}
 	g.applied = min(index, g.handed.last) // G6
 	g.handed.applied(g.applied)
-	if m := g.changing; m != nil && m.Index <= g.applied {
-		g.changing = nil
-		g.enter(m)
+	if g.isChanging() {
+		if m := g.seldom.changing; m.Index <= g.applied {
+			g.seldom.changing = nil
+			g.enter(m)
+		}
 	}
 	if g.leading != nil && g.outgoing != 0 {
 		g.leaveByItself()

@@ -34,7 +34,7 @@ func (g *Group) leave() {
 	g.lead = 0
 	g.leading = nil
 	g.votes = tally{}
-	g.offer = nil
+	g.dropOffer()
 	g.asksVotes, g.votedSelf, g.transfer = false, false, false
 	g.dropReads()
 	g.drawTimeout()
@@ -46,7 +46,8 @@ func (g *Group) leave() {
 func (g *Group) enterTerm(term wire.Term) {
 	g.term, g.vote = term, 0
 	g.hardChanged = true
-	g.owesVote, g.owesAck, g.owesBeat, g.refusal = false, false, false, nil
+	g.owesVote, g.owesAck, g.owesBeat = false, false, false
+	g.dropRefusal()
 	g.ordered = false
 	g.verified, g.answered, g.beatContext = 0, 0, 0
 }

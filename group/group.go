@@ -86,20 +86,15 @@ type Group struct {
 	// What of the log is known to equal that of the leader of this term.
 	verified    wire.Index
 	answered    wire.Index // of that, what messages in Ready.After answer
-	refusal     *refusal   // owed to the leader: the newest append that does not match
 	beatContext uint64
-
-	// changing is the membership handed out and not applied yet.
-	changing *wire.Membership
 
 	applied wire.Index // acknowledged by the machine
 	handed  handOut    // given to the machine
 
 	votes   tally
-	offer   *SnapshotOffer // for the next Ready
-	out     []wire.Message // answers that promise nothing
-	leading *leading       // nil unless Leader
-	reads   *readQueue     // nil without reads
+	seldom  *seldom    // nil without what is in it
+	leading *leading   // nil unless Leader
+	reads   *readQueue // nil without reads
 	fault   *FaultError
 }
 
@@ -340,7 +335,9 @@ func (g *Group) Unreachable(r wire.ReplicaID) {
 
 // shed lets go of buffers.
 func (g *Group) shed() {
-	g.out = nil
+	if g.seldom != nil && g.seldom.empty() {
+		g.seldom = nil
+	}
 	g.log.shed()
 	if g.reads != nil && g.reads.empty() {
 		g.reads = nil

@@ -120,7 +120,7 @@ func (g *Group) HasReady() bool {
 	}
 	// Cheap tests of notes first: most groups have none.
 	switch {
-	case g.hardChanged, g.log.handed < g.log.last(), len(g.out) > 0:
+	case g.hardChanged, g.log.handed < g.log.last():
 		return true
 	case g.owesAnswer() && g.mayAnswer():
 		return true
@@ -128,7 +128,7 @@ func (g *Group) HasReady() bool {
 		return true
 	case g.handed.last < g.commit && g.toHandOut():
 		return true
-	case g.offer != nil:
+	case g.seldom != nil && g.seldom.hasReady():
 		return true
 	case g.reads != nil && g.readsReady():
 		return true
@@ -152,8 +152,11 @@ func (g *Group) Ready(rd *Ready) bool {
 	if g.leading != nil {
 		g.takeAppends(rd)
 	}
-	if g.owesAnswer() || g.asksVotes || len(g.out) > 0 {
+	if g.owesAnswer() || g.asksVotes {
 		g.takeAnswers(rd)
+	}
+	if g.seldom != nil {
+		g.seldom.take(rd)
 	}
 	if g.handed.last < g.commit {
 		g.takeCommitted(rd)
@@ -161,7 +164,6 @@ func (g *Group) Ready(rd *Ready) bool {
 	if rd.Seq != 0 && rd.DeferAnswers {
 		g.takeAfter(rd)
 	}
-	rd.SnapshotOffer, g.offer = g.offer, nil
 	if g.fault != nil {
 		// Storage failed while an append was formed: nothing of a faulted group
 		// leaves, and what was to be persisted promises nothing to anybody.
@@ -227,12 +229,10 @@ func (g *Group) takeAfter(rd *Ready) {
 		return
 	}
 	if g.lead != 0 && g.verified > max(g.log.durable, g.answered) {
-		m := g.message(wire.AppendResponse, g.lead)
-		m.Index = g.verified
-		rd.After = append(rd.After, m)
+		g.put(&rd.After, wire.AppendResponse, g.lead).Index = g.verified
 		g.answered = g.verified
 	}
-	rd.Quiet = !g.owesVote && g.refusal == nil && !g.HoldsCommitted() && g.verified <= max(g.log.durable, g.answered)
+	rd.Quiet = !g.owesVote && !g.refuses() && !g.HoldsCommitted() && g.verified <= max(g.log.durable, g.answered)
 }
 
 // Persisted takes the acknowledgement that a Ready is durable. Acknowledgements
@@ -285,35 +285,23 @@ func (g *Group) message(k wire.MessageKind, to wire.ReplicaID) wire.Message {
 	return wire.Message{Kind: k, Group: g.id, From: g.self, To: to, Term: g.term}
 }
 
-// put adds a message to a member in the current term to those that leave, and
-// returns it, to be completed in place: messages are large, and one that is made
-// elsewhere and copied takes twice as long.
+// put adds a message to a member in the current term to out, and returns it, to
+// be completed in place: messages are large, and one that is made elsewhere and
+// copied takes twice as long.
 //
 //mr:hotpath
-func (g *Group) put(rd *Ready, k wire.MessageKind, to wire.ReplicaID) *wire.Message {
-	rd.Messages = append(rd.Messages, wire.Message{})
-	m := &rd.Messages[len(rd.Messages)-1]
+func (g *Group) put(out *[]wire.Message, k wire.MessageKind, to wire.ReplicaID) *wire.Message {
+	*out = append(*out, wire.Message{})
+	m := &(*out)[len(*out)-1]
 	m.Kind, m.Group, m.From, m.To, m.Term = k, g.id, g.self, to, g.term
 	return m
-}
-
-// maxOut bounds answers to others than the leader that wait for the next Ready
-// (G11). They are few: refusals, pre-votes, read indexes. One that is dropped
-// is as good as lost on the way.
-const maxOut = 4096
-
-// send puts a message that promises nothing into the next Ready.
-func (g *Group) send(m wire.Message) {
-	if len(g.out) < maxOut {
-		g.out = append(g.out, m)
-	}
 }
 
 // owesAnswer says whether an answer is owed, be it that it may not leave yet.
 //
 //mr:hotpath
 func (g *Group) owesAnswer() bool {
-	return g.owesVote || g.owesAck || g.owesBeat || g.refusal != nil
+	return g.owesVote || g.owesAck || g.owesBeat || g.refuses()
 }
 
 // mayAnswer says whether an owed answer may leave.
@@ -326,7 +314,7 @@ func (g *Group) mayAnswer() bool {
 	if g.role != Follower || g.lead == 0 {
 		return false
 	}
-	return g.owesBeat || (g.owesAck || g.refusal != nil) && g.mayLeave(wire.AppendResponse)
+	return g.owesBeat || (g.owesAck || g.refuses()) && g.mayLeave(wire.AppendResponse)
 }
 
 // takeAnswers sends what is owed and may leave.
@@ -335,31 +323,27 @@ func (g *Group) mayAnswer() bool {
 func (g *Group) takeAnswers(rd *Ready) {
 	if g.role == Follower && g.lead != 0 {
 		if g.owesBeat {
-			g.put(rd, wire.HeartbeatResponse, g.lead).Context = g.beatContext
+			g.put(&rd.Messages, wire.HeartbeatResponse, g.lead).Context = g.beatContext
 			g.owesBeat = false
 		}
 		if g.owesAck && g.mayLeave(wire.AppendResponse) {
 			// G3: all that is durable and verified, however many appends it took.
-			g.put(rd, wire.AppendResponse, g.lead).Index = min(g.verified, g.log.durable)
+			g.put(&rd.Messages, wire.AppendResponse, g.lead).Index = min(g.verified, g.log.durable)
 			g.owesAck = false
 		}
-		if r := g.refusal; r != nil && g.mayLeave(wire.AppendResponse) {
-			m := g.put(rd, wire.AppendResponse, g.lead)
+		if g.refuses() && g.mayLeave(wire.AppendResponse) {
+			r := g.seldom.refusal
+			m := g.put(&rd.Messages, wire.AppendResponse, g.lead)
 			m.Reject, m.Index, m.Hint, m.LogTerm = true, r.index, r.hint, r.term
-			g.refusal = nil
+			g.seldom.refusal = nil
 		}
 	}
 	if g.owesVote && g.mayLeave(wire.VoteResponse) {
 		// G2
-		g.put(rd, wire.VoteResponse, g.vote)
+		g.put(&rd.Messages, wire.VoteResponse, g.vote)
 		g.owesVote = false
 	}
 	if g.mayAskVotes() {
 		g.takeVoteRequests(rd)
-	}
-	if len(g.out) > 0 {
-		rd.Messages = append(rd.Messages, g.out...)
-		clear(g.out)
-		g.out = g.out[:0]
 	}
 }

@@ -129,8 +129,9 @@ func (g *Group) hasAppends() bool {
 // run is the last run of entries formed for an append. Peers that are equally
 // far share it.
 type run struct {
-	lo, hi  wire.Index
-	entries []byte
+	lo, hi   wire.Index
+	prevTerm wire.Term // of the entry in front
+	entries  []byte
 }
 
 // takeAppends forms the appends and heartbeats of this Ready.
@@ -169,26 +170,36 @@ func (g *Group) takeAppends(rd *Ready) {
 func (g *Group) takeAppend(rd *Ready, slot int, shared *run) bool {
 	ld := g.leading
 	lo := ld.next[slot]
-	prevTerm, err := g.log.term(lo - 1)
-	if err == nil && lo != shared.lo {
-		shared.lo, shared.hi, shared.entries = lo, lo, nil
-		if lo <= g.log.last() {
-			shared.entries, shared.hi, err = g.log.entries(lo, g.tuning.MaxMessageBytes, rd.Arena)
+	if lo != shared.lo {
+		if err := g.formRun(shared, lo, rd.Arena); err != nil {
+			shared.lo = 0
+			g.cannotSend(slot, lo, err)
+			return false
 		}
 	}
-	if err != nil {
-		shared.lo = 0
-		g.cannotSend(slot, lo, err)
-		return false
-	}
-	m := g.put(rd, wire.Append, g.replica(slot))
-	m.Index, m.LogTerm = lo-1, prevTerm
+	m := g.put(&rd.Messages, wire.Append, g.replica(slot))
+	m.Index, m.LogTerm = lo-1, shared.prevTerm
 	m.Commit = g.commit
 	m.Entries = shared.entries
 	ld.sent(slot, shared.hi, len(shared.entries))
 	ld.lastSent[slot] = g.now
 	ld.commitSent[slot] = max(ld.commitSent[slot], min(g.commit, shared.hi-1))
 	return true
+}
+
+// formRun makes r the run of entries from lo on that fits an append; an empty one
+// behind the last entry.
+//
+//mr:hotpath
+func (g *Group) formRun(r *run, lo wire.Index, arena *wire.Arena) (err error) {
+	if r.prevTerm, err = g.log.term(lo - 1); err != nil {
+		return err
+	}
+	r.lo, r.hi, r.entries = lo, lo, nil
+	if lo <= g.log.last() {
+		r.entries, r.hi, err = g.log.entries(lo, g.tuning.MaxMessageBytes, arena)
+	}
+	return err
 }
 
 // cannotSend deals with entries that cannot be read: a peer whose entries are
@@ -227,7 +238,7 @@ func (g *Group) takeNudge(rd *Ready, slot int) {
 		g.cannotSend(slot, prev, err)
 		return
 	}
-	m := g.put(rd, wire.Append, g.replica(slot))
+	m := g.put(&rd.Messages, wire.Append, g.replica(slot))
 	m.Index, m.LogTerm, m.Commit = prev, prevTerm, g.commit
 	ld.lastSent[slot] = g.now
 }
@@ -238,7 +249,7 @@ func (g *Group) takeNudge(rd *Ready, slot int) {
 //mr:hotpath
 func (g *Group) takeHeartbeat(rd *Ready, slot int) {
 	ld := g.leading
-	m := g.put(rd, wire.Heartbeat, g.replica(slot))
+	m := g.put(&rd.Messages, wire.Heartbeat, g.replica(slot))
 	m.Commit = min(ld.match[slot], g.commit)
 	m.Context = ld.readRound
 	ld.commitSent[slot] = max(ld.commitSent[slot], m.Commit)
@@ -274,7 +285,9 @@ func (g *Group) leaderAppendResponse(m *wire.Message) error {
 		return nil
 	}
 	ld.accepted(slot, m.Index)
-	g.advanceCommit()
+	if m.Index > g.commit {
+		g.advanceCommit()
+	}
 	g.informSoon()
 	g.release()
 	return nil
@@ -313,7 +326,8 @@ func (g *Group) followerAppend(m *wire.Message) error {
 	if err := g.follow(m); err != nil {
 		return err
 	}
-	if err := g.checkEntries(m); err != nil {
+	first, err := g.checkEntries(m)
+	if err != nil {
 		return err
 	}
 	last := g.log.last()
@@ -323,23 +337,24 @@ func (g *Group) followerAppend(m *wire.Message) error {
 	}
 	have, err := g.log.term(m.Index)
 	switch {
-	case errors.Is(err, wire.ErrCompacted):
-		// What is compacted is committed and so equal to the leader's.
 	case err != nil:
-		return g.fail("G13", m.Index, "term of the entry before an append: %w", err)
+		if !errors.Is(err, wire.ErrCompacted) {
+			return g.fail("G13", m.Index, "term of the entry before an append: %w", err)
+		}
+		// What is compacted is committed and so equal to the leader's.
 	case have != m.LogTerm && m.Index <= g.commit:
 		return g.fail("G7", m.Index, "committed in term %d, the leader has term %d", have, m.LogTerm)
 	case have != m.LogTerm:
 		g.refuse(m, m.Index)
 		return nil
 	}
-	end, err := g.takeEntries(m)
+	end, err := g.takeEntries(m, first)
 	if err != nil {
 		return err
 	}
 	g.verified = max(g.verified, end)
 	g.owesAck = g.owesAck || end <= g.log.durable // else Persisted makes it owed
-	g.refusal = nil
+	g.dropRefusal()
 	g.setCommit(min(m.Commit, end))
 	return nil
 }
@@ -373,42 +388,53 @@ type refusal struct {
 // skipping terms there).
 func (g *Group) refuse(m *wire.Message, from wire.Index) {
 	hint, term := g.log.conflictHint(from, m.LogTerm)
-	g.refusal = &refusal{index: m.Index, hint: hint, term: term}
+	g.mutable().refusal = &refusal{index: m.Index, hint: hint, term: term}
 }
 
 // checkEntries checks the blocks of an append before any of them is taken: sums
 // and sizes, that they are contiguous from m.Index on, and that their terms fit
-// (G13). Wrong ones are refused as if they had been lost.
+// (G13). Wrong ones are refused as if they had been lost. It returns the first
+// block, nil if there is none.
 //
 //mr:hotpath
-func (g *Group) checkEntries(m *wire.Message) error {
+func (g *Group) checkEntries(m *wire.Message) (first wire.Block, err error) {
 	prev, prevTerm := m.Index, m.LogTerm
 	for rest := m.Entries; len(rest) > 0; {
 		block, after, err := wire.ParseBlock(rest)
 		if err != nil {
-			return badMessage(m, "entries behind %d: %w", prev, err)
+			return nil, badMessage(m, "entries behind %d: %w", prev, err)
 		}
 		if block.Group() != g.id || block.First() != prev+1 || block.Term() < prevTerm || block.Term() > m.Term {
-			return badMessage(m, "block of group %d, index %d, term %d behind index %d, term %d",
+			return nil, badMessage(m, "block of group %d, index %d, term %d behind index %d, term %d",
 				block.Group(), block.First(), block.Term(), prev, prevTerm)
 		}
 		if block.Kind() == wire.EntryConfig {
 			if _, err := decodeChange(block); err != nil {
-				return badMessage(m, "membership %d: %w", block.First(), err)
+				return nil, badMessage(m, "membership %d: %w", block.First(), err)
 			}
+		}
+		if first == nil {
+			first = block
 		}
 		prev, prevTerm, rest = block.Last(), block.Term(), after
 	}
-	return nil
+	return first, nil
 }
 
 // takeEntries appends what is new in m, whose entry at Index matches, and
-// returns the last entry now known to equal the leader's.
+// returns the last entry now known to equal the leader's. first is the first
+// block of m: mostly there is no other.
 //
 //mr:hotpath
-func (g *Group) takeEntries(m *wire.Message) (end wire.Index, err error) {
-	end = m.Index
-	for rest := m.Entries; len(rest) > 0; {
+func (g *Group) takeEntries(m *wire.Message, first wire.Block) (end wire.Index, err error) {
+	if first == nil {
+		return m.Index, nil
+	}
+	if err := g.takeBlock(first); err != nil {
+		return 0, err
+	}
+	end = first.Last()
+	for rest := m.Entries[len(first):]; len(rest) > 0; {
 		size, err := wire.BlockSize(rest) // checkEntries has seen the rest of it
 		if err != nil {
 			return 0, badMessage(m, "%w", err)

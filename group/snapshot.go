@@ -113,7 +113,7 @@ func (g *Group) followerSnapshot(m *wire.Message) error {
 		}
 	}
 	if !have {
-		g.offer = &SnapshotOffer{
+		g.mutable().offer = &SnapshotOffer{
 			From: m.From, Term: m.Term, Index: m.Index, LogTerm: m.LogTerm, Context: m.Context, Data: m.Entries,
 		}
 		return nil
@@ -168,10 +168,12 @@ func (g *Group) Restore(s SnapshotState) error {
 	// G9: acknowledgements on their way are about entries that are no more.
 	g.log.overwritten, g.log.overwrittenSeq = s.Index+1, g.seq
 	g.commit, g.applied, g.handed = s.Index, s.Index, handOut{last: s.Index}
-	g.changing, g.offer = nil, nil
+	if old := g.seldom; old != nil {
+		old.changing, old.offer, old.refusal = nil, nil, nil
+	}
 	// Committed entries are those of every later leader.
 	g.verified, g.answered = s.Index, s.Index
-	g.owesAck, g.refusal = true, nil
+	g.owesAck = true
 	if g.joining || s.Members.Index > g.members.Index {
 		g.enter(s.Members)
 	}

@@ -38,6 +38,8 @@ type tail struct {
 	// The last open refs are proposals whose blocks are not sealed: there is no
 	// telling what their headers say. All are of one term, and not handed out.
 	open uint32
+	// cut says that blocks in memory may hold more than their refs stand for.
+	cut bool
 	// base is the entry in front of those in memory, baseTerm its term. It is
 	// durable.
 	base     wire.Index
@@ -57,7 +59,7 @@ type tail struct {
 
 // restore sets the tail to what storage holds, with nothing in memory.
 func (t *tail) restore(last wire.Index, lastTerm wire.Term) {
-	t.refs, t.head, t.open, t.bytes = nil, 0, 0, 0
+	t.refs, t.head, t.open, t.bytes, t.cut = nil, 0, 0, 0, false
 	t.base, t.baseTerm = last, lastTerm
 	t.handed, t.durable = last, last
 }
@@ -92,6 +94,12 @@ func (t *tail) lastTerm() wire.Term {
 //
 //mr:hotpath
 func (t *tail) term(i wire.Index) (wire.Term, error) {
+	if n := len(t.refs); n > int(t.head) {
+		// Mostly it is about the newest block.
+		if newest := &t.refs[n-1]; i >= newest.first && i <= newest.last {
+			return newest.term, nil
+		}
+	}
 	switch {
 	case i == t.base:
 		return t.baseTerm, nil
@@ -109,6 +117,16 @@ func (t *tail) term(i wire.Index) (wire.Term, error) {
 //
 //mr:hotpath
 func (t *tail) locate(i wire.Index) int {
+	if n := len(t.refs) - 1; i >= t.refs[n].first {
+		return n - int(t.head) // mostly it is the newest
+	}
+	return t.search(i)
+}
+
+// search is locate for any entry.
+//
+//mr:hotpath
+func (t *tail) search(i wire.Index) int {
 	live := t.live()
 	n := len(live)
 	// A ref holds one entry at least, so that of i is as many places from either
@@ -134,6 +152,7 @@ func (t *tail) locate(i wire.Index) int {
 //
 //mr:hotpath
 func (t *tail) append(first wire.Index, block wire.Block) {
+	t.cut = t.cut || first > block.First()
 	t.add(blockRef{first: first, last: block.Last(), term: block.Term(), block: block})
 	if block.Kind() == wire.EntryConfig {
 		t.noteConfig(first)
@@ -200,7 +219,7 @@ func (t *tail) seal(group wire.GroupID, maxBytes int, arena *wire.Arena) {
 //
 //mr:hotpath
 func (t *tail) materialize(r *blockRef, arena *wire.Arena) wire.Block {
-	if !r.exact() {
+	if t.cut && !r.exact() {
 		t.bytes -= len(r.block)
 		r.block = r.block.Cut(r.first, r.last+1, arena)
 		t.bytes += len(r.block)
@@ -234,6 +253,7 @@ func (t *tail) truncate(from wire.Index, seq uint64) error {
 	}
 	if n := len(t.refs); n > int(t.head) {
 		t.refs[n-1].last = min(t.refs[n-1].last, from-1)
+		t.cut = true
 	}
 	t.dropConfigs(from)
 	if from <= t.handed {
@@ -301,7 +321,7 @@ func (t *tail) release(limit wire.Index, keepBytes int) {
 		t.head++
 	}
 	if int(t.head) == len(t.refs) {
-		t.refs, t.head = t.refs[:0], 0
+		t.refs, t.head, t.cut = t.refs[:0], 0, false
 	}
 }
 

@@ -137,7 +137,8 @@ func (g *Group) followerTimeoutNow(m *wire.Message) error {
 func (g *Group) ForgetLeader() {
 	if g.fault == nil && g.role == Follower && g.lead != 0 && !g.isPromised() {
 		g.lead = 0
-		g.owesAck, g.owesBeat, g.refusal = false, false, nil
+		g.owesAck, g.owesBeat = false, false
+		g.dropRefusal()
 		g.dropReads()
 	}
 }

@@ -127,8 +127,8 @@ func followerAppend(t *sample.Timer) error {
 			if !more {
 				break
 			}
-			for i := range r.rd.Messages {
-				a := &r.rd.Messages[i]
+			for i := range r.rd.After {
+				a := &r.rd.After[i]
 				acked = acked || a.Kind == wire.AppendResponse && !a.Reject && a.Index == m.Index+sample.Batch
 			}
 		}
@@ -328,6 +328,10 @@ func idleFollower() (float64, error) {
 		if r.commits != sample.IdleEntries {
 			return idle{}, fmt.Errorf("%d commands are applied, want %d", r.commits, sample.IdleEntries)
 		}
-		return idle{r.Group, r.log}, r.log.compact(r.applied)
+		if err := r.log.compact(r.applied); err != nil {
+			return idle{}, err
+		}
+		r.log.shed()
+		return idle{r.Group, r.log}, nil
 	})
 }

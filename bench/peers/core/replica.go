@@ -21,7 +21,7 @@ type replica struct {
 	commits int // commands applied
 	sum     uint64
 	applied wire.Index
-	// idle says that nothing came in since there was no Ready.
+	// idle says that nothing came in since there was no Ready, or a quiet one.
 	idle bool
 }
 
@@ -39,6 +39,7 @@ func members(n int) *wire.Membership {
 // newReplica makes a replica without a log. tuning has its defaults filled in.
 func newReplica(id wire.ReplicaID, members *wire.Membership, tuning *group.Tuning) (*replica, error) {
 	r := &replica{log: new(memory)}
+	r.rd.DeferAnswers = true
 	var err error
 	r.Group, err = group.New(group.Config{
 		Group: groupID, Replica: id, Members: members, Tuning: tuning,
@@ -48,7 +49,8 @@ func newReplica(id wire.ReplicaID, members *wire.Membership, tuning *group.Tunin
 }
 
 // ready takes one Ready, persists what it says, applies what is committed, and
-// says whether there was one. Its messages are left to the caller.
+// says whether there was one. Its messages are left to the caller: those that had
+// to wait for the log may leave now, too.
 func (r *replica) ready() (bool, error) {
 	rd := &r.rd
 	if !r.HasReady() || !r.Ready(rd) {
@@ -59,6 +61,7 @@ func (r *replica) ready() (bool, error) {
 			return false, err
 		}
 		r.Persisted(rd.Ack())
+		r.idle = rd.Quiet
 	}
 	if rd.CommittedLast >= rd.CommittedFirst {
 		if len(rd.Committed) == 0 {
@@ -158,14 +161,25 @@ func (c *cluster) settle() error {
 				continue
 			}
 			busy = true
-			for i := range r.rd.Messages {
-				m := &r.rd.Messages[i]
-				to := c.replicas[m.To-1]
-				to.idle = false
-				if err := to.Step(m); err != nil {
-					return err
-				}
+			if err := c.deliver(r.rd.Messages); err != nil {
+				return err
 			}
+			if err := c.deliver(r.rd.After); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// deliver hands over messages.
+func (c *cluster) deliver(messages []wire.Message) error {
+	for i := range messages {
+		m := &messages[i]
+		to := c.replicas[m.To-1]
+		to.idle = false
+		if err := to.Step(m); err != nil {
+			return err
 		}
 	}
 	return nil

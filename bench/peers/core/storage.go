@@ -102,3 +102,11 @@ func (l *memory) compact(index wire.Index) error {
 	l.base, l.baseTerm = index, term
 	return nil
 }
+
+// shed lets go of the list of blocks when there are none, as [group.Group] lets go
+// of its buffers when it is idle.
+func (l *memory) shed() {
+	if len(l.blocks) == 0 {
+		l.blocks = nil
+	}
+}
