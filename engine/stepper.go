@@ -35,6 +35,40 @@ func OpenStepped(cfg Config) (*Store, *Stepper, error) {
 	return s, &Stepper{store: s}, nil
 }
 
+// Work says which parts of a store have something to do.
+type Work struct {
+	// Workers and Appliers have a bit for each, by its number.
+	Workers, Appliers uint64
+	Log, Maintain     bool
+}
+
+// Any says whether any part has something to do.
+func (w Work) Any() bool { return w.Workers|w.Appliers != 0 || w.Log || w.Maintain }
+
+// Woken returns which parts would have been woken since the last call if each
+// had a goroutine, as those of a store from Open have: a part goes on until its
+// step returns false, and then waits to be woken. A driver that steps only woken
+// parts thereby shows that none has to be asked for nothing. Workers count for as
+// long as something stands in their queue; the first 64 of them, and of the
+// appliers, are told.
+func (d *Stepper) Woken() Work {
+	var w Work
+	for at := range min(64, len(d.store.workers)) {
+		if d.store.sched.Waiting(at) > 0 {
+			w.Workers |= 1 << at
+		}
+	}
+	for at, a := range d.store.appliers[:min(64, len(d.store.appliers))] {
+		select {
+		case <-a.wake:
+			w.Appliers |= 1 << at
+		default:
+		}
+	}
+	w.Log, w.Maintain = d.store.log.Woken()
+	return w
+}
+
 // Tick advances logical time by one.
 func (d *Stepper) Tick() { d.store.tick() }
 

@@ -185,6 +185,23 @@ func (l *Log) Seal() {
 	l.wakeWriter()
 }
 
+// Woken tells what was woken since the last call: the goroutine that would run
+// Step, and the one that would run Maintain. It is for who runs them without
+// [Log.Start] and wants to know when they would run.
+func (l *Log) Woken() (step, maintain bool) {
+	select {
+	case <-l.wake:
+		step = true
+	default:
+	}
+	select {
+	case <-l.wakeUpkeep:
+		maintain = true
+	default:
+	}
+	return step, maintain
+}
+
 //mr:hotpath
 func (l *Log) wakeWriter() {
 	select {

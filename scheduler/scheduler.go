@@ -193,6 +193,10 @@ func (s *Scheduler) push(to int, slots []Slot) {
 	}
 }
 
+// Waiting returns how many slots stand in the queue of worker. Unlike Step it
+// looks at no other queue.
+func (s *Scheduler) Waiting(worker int) int { return int(s.queues[worker].depth.Load()) }
+
 // Step runs one round of worker on the calling goroutine, without waiting for
 // anything but the Processor, and says whether there was one. Equal calls in
 // equal order make equal rounds.

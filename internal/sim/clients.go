@@ -11,7 +11,7 @@ import (
 // the leaders to be. It waits for the answers of a burst, but not for ever.
 type client struct {
 	at    int
-	turn  uint64 // counts bursts
+	turn  uint32 // counts bursts
 	open  int    // operations of this burst without an answer
 	guess []int  // site of each group's leader
 }
@@ -31,7 +31,7 @@ type op struct {
 	group   int
 	read    bool
 	client  *client // nil for probes of the calm
-	turn    uint64
+	turn    uint32
 	site    int    // that it was given to
 	life    uint32 // of that site
 	state   opState
@@ -80,7 +80,7 @@ func (c *cluster) act(cl *client) {
 
 // wake lets a client act later, unless it has acted by then.
 func (c *cluster) wake(cl *client, wait time.Duration) {
-	c.agenda.add(event{at: c.now + wait, kind: eventClient, arg: cl.at, turn: cl.turn})
+	c.agenda.add(event{at: c.now + wait, kind: eventClient, arg: int32(cl.at), life: cl.turn})
 }
 
 // submit gives one operation to a store.

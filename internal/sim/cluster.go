@@ -94,7 +94,7 @@ func (c *cluster) count(n counter) { c.counts[n]++ }
 
 // later puts something rare on the agenda.
 func (c *cluster) later(d time.Duration, call func()) {
-	c.agenda.add(event{at: c.now + d, kind: eventCall, call: call})
+	c.agenda.add(event{at: c.now + d, kind: eventCall, arg: c.agenda.calls.put(call)})
 }
 
 // happen lets an event happen. A panic of what it calls is a violation like any
@@ -109,13 +109,13 @@ func (c *cluster) happen(e *event) {
 	c.trace.mix(uint64(e.site)<<32 ^ uint64(e.life)<<8 ^ uint64(e.arg))
 	switch e.kind {
 	case eventCall:
-		e.call()
+		c.agenda.calls.take(e.arg)()
 		for _, s := range c.sites {
 			s.look()
 		}
 		return
 	case eventClient:
-		if cl := c.clients[e.arg]; e.turn == cl.turn {
+		if cl := c.clients[e.arg]; e.life == cl.turn {
 			c.act(cl)
 		}
 		return
@@ -126,7 +126,8 @@ func (c *cluster) happen(e *event) {
 		return
 	}
 	if e.kind == eventDeliver {
-		c.network.arrive(e.frame)
+		f := c.agenda.frames.take(e.arg)
+		c.network.arrive(&f)
 		s.poke()
 		s.look()
 		return
@@ -136,11 +137,11 @@ func (c *cluster) happen(e *event) {
 	}
 	switch e.kind {
 	case eventStep:
-		s.step(e.arg)
+		s.step(int(e.arg))
 	case eventTick:
 		s.ticks()
 	case eventDown:
-		c.network.down(s, e.arg)
+		c.network.down(s, int(e.arg))
 		s.poke()
 	}
 	s.look()

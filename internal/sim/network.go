@@ -63,9 +63,9 @@ func (n *network) mend() {
 // send takes a frame from a store and decides what becomes of it.
 func (n *network) send(from, to int, lane wire.Lane, payload []byte) error {
 	c, l := n.c, n.link(from, to)
-	f := &frame{from: from, to: to, lane: lane, payload: payload, sum: xxhash.Sum64(payload), link: l}
+	f := frame{from: from, to: to, lane: lane, payload: payload, sum: xxhash.Sum64(payload), link: l}
 	c.trace.mix(f.sum)
-	c.check.sent(f)
+	c.check.sent(&f)
 	c.count(framesSent)
 	if l.queued[lane] > 0 && l.queued[lane]+len(payload) > c.shape.linkBytes {
 		c.count(framesRefused)
@@ -82,16 +82,16 @@ func (n *network) send(from, to int, lane wire.Lane, payload []byte) error {
 	n.schedule(f)
 	if n.random.chance(c.background(c.shape.duplicates) + n.storm.duplicates) {
 		c.count(framesDuplicated)
-		twin := *f
+		twin := f
 		twin.payload = append([]byte(nil), payload...)
-		n.schedule(&twin)
+		n.schedule(twin)
 	}
 	return nil
 }
 
 // schedule lets a frame arrive some time later. Ordered links keep the order of
 // their lane.
-func (n *network) schedule(f *frame) {
+func (n *network) schedule(f frame) {
 	c, l := n.c, f.link
 	at := c.now + n.random.between(c.shape.delayMin, c.shape.delayMax)
 	if n.storm.delay > 0 {
@@ -114,7 +114,7 @@ func (n *network) schedule(f *frame) {
 	if !f.late {
 		l.queued[f.lane] += len(f.payload)
 	}
-	c.agenda.add(event{at: at, kind: eventDeliver, site: f.to, frame: f})
+	c.agenda.add(event{at: at, kind: eventDeliver, site: int16(f.to), arg: c.agenda.frames.put(f)})
 }
 
 // arrive hands a frame to the store it is for, if there is one.
@@ -156,7 +156,7 @@ func (n *network) lose(s *site, peer int) {
 		return
 	}
 	at := n.c.now + n.random.between(0, 2*time.Second)
-	n.c.agenda.add(event{at: at, kind: eventDown, site: s.at, life: s.life, arg: peer})
+	n.c.agenda.add(event{at: at, kind: eventDown, site: int16(s.at), life: s.life, arg: int32(peer)})
 }
 
 // down tells a store that a peer is gone.

@@ -36,6 +36,7 @@ type shape struct {
 	syncMin, syncMax   time.Duration
 	stepMax            time.Duration // until a worker or applier that has work steps
 
+	rate      float64       // operations a second that clients try, all together
 	think     time.Duration // a client waits so long between two bursts
 	burst     int
 	reads     float64 // share of operations
@@ -82,7 +83,7 @@ func drawShape(p Plan) shape {
 		linkBytes:    pick(r, 16<<10, 256<<10, 1<<20),
 		syncMin:      pick(r, time.Duration(10), 100, 500) * time.Microsecond,
 		stepMax:      pick(r, time.Duration(20), 200, 3000) * time.Microsecond,
-		think:        pick(r, time.Duration(5), 20, 100) * time.Millisecond,
+		rate:         pick(r, 30., 100, 300, 1000),
 		burst:        pick(r, 1, 4, 16),
 		reads:        pick(r, 0.1, 0.3, 0.6),
 		command:      pick(r, 16, 200, 2000),
@@ -93,6 +94,13 @@ func drawShape(p Plan) shape {
 	if p.Stores != 0 {
 		s.stores = p.Stores
 	}
+	if p.Faults >= longFaults {
+		// A long run is for what takes time to come about. It meets as many faults
+		// as a few short ones, further apart, so that logs grow and terms last.
+		s.rate = min(s.rate, 100)
+		s.strike = s.strike * pick(r, time.Duration(1), 3, 10)
+	}
+	s.think = time.Duration(float64(s.clients) * float64(1+s.burst) / 2 / s.rate * float64(time.Second))
 	s.delayMax = s.delayMin * pick(r, time.Duration(2), 5, 20)
 	s.syncMax = s.syncMin * pick(r, time.Duration(2), 10, 50)
 	s.tuning = group.Tuning{
@@ -122,6 +130,9 @@ func drawShape(p Plan) shape {
 	return s
 }
 
+// longFaults makes a run a long one.
+const longFaults = 2 * time.Minute
+
 // drawMembers places the replicas of a group: mostly three, sometimes all
 // stores, one or two.
 func drawMembers(r random, g, stores int) []engine.Member {
@@ -136,8 +147,8 @@ func drawMembers(r random, g, stores int) []engine.Member {
 // String describes the shape in the order in which one reads it.
 func (s *shape) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d stores, %d groups, %d clients, %d workers, %d appliers, tick %v, election %d, heartbeat %d",
-		s.stores, len(s.members), s.clients, s.workers, s.appliers, s.tick, s.tuning.ElectionTicks, s.tuning.HeartbeatTicks)
+	fmt.Fprintf(&b, "%d stores, %d groups, %d clients with %g operations a second, %d workers, %d appliers, tick %v, election %d, heartbeat %d",
+		s.stores, len(s.members), s.clients, s.rate, s.workers, s.appliers, s.tick, s.tuning.ElectionTicks, s.tuning.HeartbeatTicks)
 	fmt.Fprintf(&b, ", delay %v to %v, ordered %v, loss %g, duplicates %g, late %g, sync %v to %v, strike every %v, faults",
 		s.delayMin, s.delayMax, s.ordered, s.loss, s.duplicates, s.late, s.syncMin, s.syncMax, s.strike)
 	for k, weight := range s.weights {

@@ -87,7 +87,10 @@ func (s *site) open() {
 		return
 	}
 	s.tickLater()
-	s.poke()
+	s.maintainLater()
+	for part := range s.parts {
+		s.wake(part)
+	}
 }
 
 // stillborn ends a life that did not begin, for a reason that had better be a
@@ -225,7 +228,7 @@ func (s *site) crashOptions() vfs.CrashOptions {
 }
 
 func (s *site) tickLater() {
-	s.c.agenda.add(event{at: s.c.now + s.tick, kind: eventTick, site: s.at, life: s.life})
+	s.c.agenda.add(event{at: s.c.now + s.tick, kind: eventTick, site: int16(s.at), life: s.life})
 }
 
 // ticks advances the logical time of the store.
@@ -242,31 +245,69 @@ func (s *site) ticks() {
 	}
 }
 
-// poke puts a step of every part on the agenda that has none there. Whatever
-// gives a store something to do is followed by it, so that no part of a store
-// has to be asked whether it has something to do.
+// poke puts a step of every part on the agenda that was woken and has none there.
+// Whatever may give a store something to do is followed by it.
 func (s *site) poke() {
-	for part, waits := range s.parts {
-		if waits {
-			continue
-		}
-		s.parts[part] = true
-		s.c.agenda.add(event{at: s.c.now + s.pace(part), kind: eventStep, site: s.at, life: s.life, arg: part})
+	if s.stepper == nil {
+		return
 	}
+	w := s.stepper.Woken()
+	if !w.Any() {
+		return
+	}
+	workers := s.stepper.Workers()
+	for part := range workers {
+		// Another worker comes to steal at times.
+		if w.Workers>>part&1 != 0 || w.Workers != 0 && s.random.chance(0.1) {
+			s.wake(part)
+		}
+	}
+	for at := range s.stepper.Appliers() {
+		if w.Appliers>>at&1 != 0 {
+			s.wake(workers + at)
+		}
+	}
+	if w.Log {
+		s.wake(s.logPart())
+	}
+	if w.Maintain {
+		s.wake(s.maintainPart())
+	}
+}
+
+// wake puts a step of a part on the agenda, unless one stands there.
+func (s *site) wake(part int) {
+	if s.parts[part] {
+		return
+	}
+	s.parts[part] = true
+	s.c.agenda.add(event{at: s.c.now + s.pace(part), kind: eventStep, site: int16(s.at), life: s.life, arg: int32(part)})
+}
+
+// maintainLater has the background work of the log take a step now and then
+// though nothing has woken it, as the log's goroutine does for what has failed.
+func (s *site) maintainLater() {
+	life := s.life
+	s.c.later(time.Second, func() {
+		if s.store != nil && s.life == life {
+			s.wake(s.maintainPart())
+			s.maintainLater()
+		}
+	})
 }
 
 // The parts of a store are its workers, its appliers, its log and the log's
 // background work.
-func (s *site) isLog(part int) bool      { return part == len(s.parts)-2 }
-func (s *site) isMaintain(part int) bool { return part == len(s.parts)-1 }
+func (s *site) logPart() int      { return len(s.parts) - 2 }
+func (s *site) maintainPart() int { return len(s.parts) - 1 }
 
 // pace draws how long a part takes until its next step.
 func (s *site) pace(part int) time.Duration {
 	shape := &s.c.shape
 	switch {
-	case s.isLog(part):
+	case part == s.logPart():
 		return time.Duration(s.slow * float64(s.random.between(shape.syncMin, shape.syncMax)))
-	case s.isMaintain(part):
+	case part == s.maintainPart():
 		return time.Duration(s.slow * float64(s.random.around(10*time.Millisecond)))
 	}
 	if s.random.chance(0.001) {
@@ -283,15 +324,18 @@ func (s *site) step(part int) {
 	switch {
 	case part < workers:
 		busy = s.stepper.Worker(part)
-	case s.isLog(part):
+	case part == s.logPart():
 		busy = s.stepLog()
-	case s.isMaintain(part):
+	case part == s.maintainPart():
 		busy = s.stepper.Maintain()
 	default:
 		busy = s.stepper.Applier(part - workers)
 	}
 	if busy {
 		s.c.trace.mix(uint64(part) + 1)
+		if s.store != nil {
+			s.wake(part) // a part goes on until it has nothing to do
+		}
 		s.poke()
 	}
 }

@@ -1,6 +1,9 @@
 package vfs
 
-import "math/bits"
+import (
+	"bytes"
+	"math/bits"
+)
 
 // SectorBytes is what a disk writes whole, in most cases.
 const SectorBytes = 512
@@ -34,7 +37,8 @@ type inode struct {
 	// Since the last sync: what each sector held before each write. A sector's
 	// first pre-image is what is durable.
 	preSectors []int64
-	preBytes   []byte   // SectorBytes for each of preSectors
+	preAt      []int32  // per preSectors: where in preBytes, noBytes for zeros
+	preBytes   []byte   // SectorBytes for each that is not zeros
 	dirty      []uint64 // bit set of sectors with a pre-image
 	extra      int      // pre-images beyond a sector's first
 
@@ -45,12 +49,23 @@ type inode struct {
 	dropped map[int64]*[SectorBytes]byte
 }
 
-var zeroSector [SectorBytes]byte
+var (
+	zeroSector [SectorBytes]byte
+	zeroChunk  chunk
+)
+
+// noBytes is the place of a pre-image that is all zeros.
+const noBytes = -1
+
+// hole says whether chunk c is zeros that take no memory.
+func (n *inode) hole(c int64) bool {
+	return c >= int64(len(n.chunks)) || n.chunks[c].chunk == nil
+}
 
 // sector returns what sector i holds. The slice is only for reading.
 func (n *inode) sector(i int64) []byte {
 	c := i * SectorBytes / chunkBytes
-	if c >= int64(len(n.chunks)) || n.chunks[c].chunk == nil {
+	if n.hole(c) {
 		return zeroSector[:]
 	}
 	o := i * SectorBytes % chunkBytes
@@ -74,10 +89,14 @@ func (n *inode) own(c int64) *chunk {
 }
 
 // poke writes bytes without keeping pre-images and without changing the size.
+// Zeros in a hole leave it a hole.
 func (n *inode) poke(p []byte, off int64) {
 	for len(p) > 0 {
-		c := n.own(off / chunkBytes)
-		k := copy(c[off%chunkBytes:], p)
+		at := off % chunkBytes
+		k := min(len(p), int(chunkBytes-at))
+		if c := off / chunkBytes; !n.hole(c) || !bytes.Equal(p[:k], zeroChunk[:k]) {
+			copy(n.own(c)[at:], p[:k])
+		}
 		p, off = p[k:], off+int64(k)
 	}
 }
@@ -129,8 +148,7 @@ func (n *inode) keep(off, end int64) {
 				// A new write makes the sector dirty again, and what it falls
 				// back to is what is on disk, not what was visible.
 				delete(n.dropped, i)
-				n.preSectors = append(n.preSectors, i)
-				n.preBytes = append(n.preBytes, old[:]...)
+				n.addPreImage(i, old[:])
 				continue
 			}
 		case n.extra == maxPreImages:
@@ -138,14 +156,28 @@ func (n *inode) keep(off, end int64) {
 		default:
 			n.extra++
 		}
-		n.preSectors = append(n.preSectors, i)
-		n.preBytes = append(n.preBytes, n.sector(i)...)
+		if n.hole(i * SectorBytes / chunkBytes) {
+			n.preSectors = append(n.preSectors, i)
+			n.preAt = append(n.preAt, noBytes)
+		} else {
+			n.addPreImage(i, n.sector(i))
+		}
 	}
 }
 
-// preImage returns the k-th pre-image.
+func (n *inode) addPreImage(i int64, sector []byte) {
+	n.preSectors = append(n.preSectors, i)
+	n.preAt = append(n.preAt, int32(len(n.preBytes)/SectorBytes))
+	n.preBytes = append(n.preBytes, sector...)
+}
+
+// preImage returns the k-th pre-image. The slice is only for reading.
 func (n *inode) preImage(k int) []byte {
-	return n.preBytes[k*SectorBytes : (k+1)*SectorBytes]
+	at := int(n.preAt[k])
+	if at == noBytes {
+		return zeroSector[:]
+	}
+	return n.preBytes[at*SectorBytes : (at+1)*SectorBytes]
 }
 
 // truncate sets the size.
@@ -205,9 +237,9 @@ func (n *inode) clean() {
 	for _, i := range n.preSectors {
 		n.dirty[i/64] &^= 1 << (i % 64)
 	}
-	n.preSectors, n.preBytes, n.extra = n.preSectors[:0], n.preBytes[:0], 0
+	n.preSectors, n.preAt, n.preBytes, n.extra = n.preSectors[:0], n.preAt[:0], n.preBytes[:0], 0
 	if cap(n.preBytes) > keepCapacity {
-		n.preSectors, n.preBytes = nil, nil
+		n.preSectors, n.preAt, n.preBytes = nil, nil, nil
 	}
 }
 
@@ -234,9 +266,14 @@ func (n *inode) flip(off int64, mask byte) {
 	n.own(off / chunkBytes)[off%chunkBytes] ^= mask
 	i, o := off/SectorBytes, off%SectorBytes
 	for k, s := range n.preSectors {
-		if s == i {
-			n.preImage(k)[o] ^= mask
+		if s != i {
+			continue
 		}
+		if n.preAt[k] == noBytes {
+			n.preAt[k] = int32(len(n.preBytes) / SectorBytes)
+			n.preBytes = append(n.preBytes, zeroSector[:]...)
+		}
+		n.preImage(k)[o] ^= mask
 	}
 	if old, ok := n.dropped[i]; ok {
 		old[o] ^= mask
