@@ -107,18 +107,18 @@ func TestRoundTrip(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		b := NewBuilder(noBuffer, MinFrameBytes+r.IntN(8<<10))
 		for range 2 { // buffers of the first round are used again in the second
-			var want [wire.LaneCount][3][]wire.Message // plain, heartbeats, responses
+			var want [wire.LaneCount][1 + columnKinds][]wire.Message // plain, then by columns
 			for range r.IntN(400) {
 				kind := wire.MessageKind(1 + r.IntN(wire.MessageKinds))
 				if r.IntN(2) == 0 {
-					kind = wire.Heartbeat
+					kind = columnar[r.IntN(columnKinds)]
 				}
 				m := randomMessage(t, r, kind)
 				b.Add(&m)
 				w := &want[kind.Lane()][columnsOf(kind)]
 				*w = append(*w, m)
 			}
-			var got [wire.LaneCount][3][]wire.Message
+			var got [wire.LaneCount][1 + columnKinds][]wire.Message
 			for _, s := range flush(t, b) {
 				messages := mustRead(t, s.payload)
 				if len(s.payload) > b.max && len(messages) > 1 {
@@ -144,15 +144,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-func columnsOf(kind wire.MessageKind) int {
-	switch kind {
-	case wire.Heartbeat:
-		return 1
-	case wire.HeartbeatResponse:
-		return 2
-	}
-	return 0
-}
+func columnsOf(kind wire.MessageKind) int { return slices.Index(columnar[:], kind) + 1 }
 
 // The schema decides which kinds are columnar; the columns here are written by
 // hand. They must know the same kinds and carry all that a message carries.

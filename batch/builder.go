@@ -12,8 +12,11 @@ const MinFrameBytes = 1 << 10
 
 const _ = uint(MinFrameBytes - columnKinds*(maxColumnsHeadBytes+2*maxRowBytes))
 
-// columnKinds is how many kinds travel in columns.
-const columnKinds = 2
+// columnar are the kinds that travel in columns, in the order in which they
+// stand in a payload.
+var columnar = [...]wire.MessageKind{wire.Heartbeat, wire.HeartbeatResponse, wire.Confirm, wire.ConfirmResponse}
+
+const columnKinds = len(columnar)
 
 // Builder gathers the messages of one worker for one peer store into payloads,
 // per lane, until Flush.
@@ -23,8 +26,7 @@ type Builder struct {
 	lanes  [wire.LaneCount]laneBuilder
 
 	// Columnar messages join the urgent payload when it is cut.
-	heartbeats columns
-	responses  columns
+	columns [columnKinds]columns
 }
 
 type laneBuilder struct {
@@ -40,12 +42,11 @@ func NewBuilder(buffer func() []byte, maxFrameBytes int) *Builder {
 	if maxFrameBytes == 0 {
 		maxFrameBytes = DefaultFrameBytes
 	}
-	return &Builder{
-		buffer:     buffer,
-		max:        max(maxFrameBytes, MinFrameBytes),
-		heartbeats: columns{kind: wire.Heartbeat},
-		responses:  columns{kind: wire.HeartbeatResponse},
+	b := &Builder{buffer: buffer, max: max(maxFrameBytes, MinFrameBytes)}
+	for at, kind := range columnar {
+		b.columns[at].kind = kind
 	}
+	return b
 }
 
 // Add encodes a message; it keeps nothing of m. A message without a valid kind
@@ -55,11 +56,13 @@ func NewBuilder(buffer func() []byte, maxFrameBytes int) *Builder {
 func (b *Builder) Add(m *wire.Message) {
 	switch m.Kind {
 	case wire.Heartbeat:
-		b.fit(wire.Urgent, maxRowBytes+maxColumnsHeadBytes)
-		b.heartbeats.add(m)
+		b.addRow(0, m)
 	case wire.HeartbeatResponse:
-		b.fit(wire.Urgent, maxRowBytes+maxColumnsHeadBytes)
-		b.responses.add(m)
+		b.addRow(1, m)
+	case wire.Confirm:
+		b.addRow(2, m)
+	case wire.ConfirmResponse:
+		b.addRow(3, m)
 	default:
 		lane := m.Kind.Lane()
 		b.fit(lane, m.Size())
@@ -69,6 +72,14 @@ func (b *Builder) Add(m *wire.Message) {
 		}
 		l.payload = m.AppendTo(l.payload)
 	}
+}
+
+// addRow adds a message to the columns of its kind.
+//
+//mr:hotpath
+func (b *Builder) addRow(at int, m *wire.Message) {
+	b.fit(wire.Urgent, maxRowBytes+maxColumnsHeadBytes)
+	b.columns[at].add(m)
 }
 
 // Empty tells whether there is nothing to flush.
@@ -122,7 +133,9 @@ func (b *Builder) fit(lane wire.Lane, n int) {
 func (b *Builder) size(lane wire.Lane) int {
 	n := len(b.lanes[lane].payload)
 	if lane == wire.Urgent {
-		n += b.heartbeats.size() + b.responses.size()
+		for at := range b.columns {
+			n += b.columns[at].size()
+		}
 	}
 	return n
 }
@@ -137,8 +150,9 @@ func (b *Builder) cut(lane wire.Lane) {
 		payload = b.buffer()
 	}
 	if lane == wire.Urgent {
-		payload = b.heartbeats.appendTo(payload)
-		payload = b.responses.appendTo(payload)
+		for at := range b.columns {
+			payload = b.columns[at].appendTo(payload)
+		}
 	}
 	l.cut = append(l.cut, payload)
 	l.payload = nil

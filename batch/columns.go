@@ -57,7 +57,7 @@ func columnCount(kind wire.MessageKind) int {
 	switch kind {
 	case wire.Heartbeat:
 		return maxColumns
-	case wire.HeartbeatResponse:
+	case wire.HeartbeatResponse, wire.Confirm, wire.ConfirmResponse:
 		return maxColumns - 1
 	}
 	return 0

@@ -29,6 +29,10 @@
 //   - E4: a state machine is called by one goroutine at a time.
 //   - E5: while the gate is closed every mailbox with proposals is on the
 //     gate's list or flagged to the scheduler.
+//   - E6: while the read gate is closed every mailbox with reads is on its list or
+//     flagged to the scheduler.
+//   - E7: a Confirm is answered without a turn only in the published term of a
+//     replica, which is stored before anything that it says in that term leaves.
 //
 // # Concurrency
 //

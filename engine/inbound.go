@@ -13,6 +13,9 @@ type inbox struct {
 	reader batch.Reader
 	free   *messageNode
 	slots  []scheduler.Slot
+	// Answers that need no turn leave together when the frame is handled.
+	answer  wire.Message
+	answers outboxes
 }
 
 // HandleFrame sorts the messages of a frame into the mailboxes of their groups
@@ -51,7 +54,8 @@ func (s *Store) HandleFrame(from wire.StoreID, payload []byte) {
 		}
 		set := r.members.Load()
 		node.stranger = 0
-		if at := set.place(node.message.From); at < 0 && mayBeStranger(node.message.Kind) {
+		at := set.place(node.message.From)
+		if at < 0 && mayBeStranger(node.message.Kind) {
 			node.stranger = from
 		} else if at < 0 || set.wire.Members[at].Store != from {
 			s.metrics.strayMessages.Add(1)
@@ -59,6 +63,10 @@ func (s *Store) HandleFrame(from wire.StoreID, payload []byte) {
 		}
 		if node.message.To != r.self {
 			s.metrics.strayMessages.Add(1)
+			continue
+		}
+		if node.message.Kind == wire.Confirm && at >= 0 && r.confirms(&node.message) {
+			in.confirm(s, int(set.peers[at]), &node.message)
 			continue
 		}
 		if n := int64(len(node.message.Entries)); n > 0 {
@@ -90,6 +98,7 @@ func (s *Store) HandleFrame(from wire.StoreID, payload []byte) {
 	}
 	s.mu.RUnlock()
 	s.sched.SetBatch(in.slots, flagMessage)
+	in.answers.flush(s)
 	s.inboxes.Put(in)
 }
 

@@ -217,6 +217,7 @@ func (s *Store) admit(r *replica, d descriptor, isNew bool, applied wire.Index, 
 		return fmt.Errorf("group %d: %w", r.id, err)
 	}
 	r.core = core
+	r.published.Store(uint64(core.Term()))
 	if len(s.freeSlots) == 0 {
 		s.growSlots()
 	}

@@ -32,7 +32,13 @@ func (s *Store) address(o *outboxes, r *replica, m *wire.Message) {
 		s.metrics.strayMessages.Add(1)
 		return
 	}
-	peer := int(place)
+	s.put(o, int(place), m)
+}
+
+// put adds a message to the frame for the store at a place in Store.peers.
+//
+//mr:hotpath
+func (s *Store) put(o *outboxes, peer int, m *wire.Message) {
 	for len(o.boxes) <= peer {
 		o.boxes = append(o.boxes, s.newOutbox(len(o.boxes)))
 	}

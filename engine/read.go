@@ -43,8 +43,9 @@ const readElections = 3
 
 // Read runs query on the state machine of this replica and returns a value that
 // reflects every write acknowledged anywhere before Read was called (thesis,
-// section 6.4). Reads that come together share one round of heartbeats. It
-// works on followers, which ask the leader for the index.
+// section 6.4). Reads that come together share one round of
+// messages to the other voters, and rounds of all groups of a store share frames.
+// Read works on followers, which ask the leader for the index.
 //
 // While no leader is known the read waits for one, for three election time-outs;
 // then it returns ErrNoLeader. When ctx ends first, its error is returned.
@@ -91,7 +92,7 @@ func (r *replica) enqueueRead(req *readRequest) error {
 	first := len(r.box.reads) == 1
 	r.mu.Unlock()
 	if first {
-		r.store.sched.Set(r.slot, flagMessage)
+		r.store.readGate.arrive(r.slot)
 	}
 	return nil
 }
@@ -110,6 +111,9 @@ func (w *worker) sendReads(r *replica) {
 	if r.core.Leader() == 0 {
 		return
 	}
+	// A group that owes answers already may be slow to give them, and must not keep
+	// the gate closed for the others.
+	prompt := r.reads[0].context == 0
 	kept := r.reads[:0]
 	for _, read := range r.reads {
 		if read.context == 0 {
@@ -119,6 +123,7 @@ func (w *worker) sendReads(r *replica) {
 				q.tasks = append(q.tasks, applyTask{kind: taskReadFailed, replica: r, reads: read.requests, err: readRefusal(err)})
 				continue
 			}
+			w.readsAsked = w.readsAsked || prompt
 		}
 		kept = append(kept, read)
 	}

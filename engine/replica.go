@@ -35,6 +35,9 @@ type replica struct {
 	// lead is the leader, 0 when unknown. Written by the worker, read by
 	// proposers.
 	lead atomic.Uint64
+	// published is the term, stored by the worker before anything that the replica
+	// says in it leaves. Read by HandleFrame.
+	published atomic.Uint64
 	// failed is why the replica stopped by itself, nil while it runs.
 	failed atomic.Pointer[GroupFailedError]
 	// stopping is set by StopGroup and Close; the worker drops the core.

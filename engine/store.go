@@ -28,6 +28,7 @@ type Store struct {
 	workers   []*worker
 	appliers  []*applier
 	gate      gate
+	readGate  readGate
 	seeds     seedSource
 	metrics   metrics
 
@@ -150,7 +151,7 @@ func open(cfg Config, serial bool) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("store %d: %w", cfg.ID, err), s.log.Close())
 	}
-	s.gate.sched = s.sched
+	s.gate.sched, s.readGate.sched = s.sched, s.sched
 	for range cfg.Workers {
 		s.workers = append(s.workers, newWorker(s))
 	}
@@ -404,6 +405,7 @@ func (s *Store) tick() {
 	}
 	now := s.now.Add(1)
 	s.sched.Tick(now, flagTick)
+	s.readGate.tick()
 	if now%sealTicks == 0 {
 		batches := s.log.Stats().Batches
 		if batches == s.sealAfter {

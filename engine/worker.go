@@ -26,6 +26,9 @@ type worker struct {
 	out   outboxes
 	log   *logBatch
 	apply []applyQueue // per applier, swapped into it at the end of a round
+
+	readsAsked    bool // reads were sent on their way in this round
+	readsAnswered bool // answers for reads came in this round
 }
 
 // logBatch is a raftlog batch and whom to tell when it is durable.
@@ -179,6 +182,9 @@ func (w *worker) turn(r *replica, flags scheduler.Flags) {
 	if r.boot.attempts > 0 {
 		w.bootCampaign(r, now)
 	}
+	if term := uint64(core.Term()); term != r.published.Load() {
+		r.published.Store(term) // before the messages of this turn leave
+	}
 	w.takeReady(r, own)
 	w.noteStarved(r, applied)
 	if err := core.Err(); err != nil {
@@ -270,8 +276,11 @@ func (w *worker) takeReady(r *replica, own bool) {
 	if rd.Membership != nil {
 		w.keepMembership(r, rd.Membership)
 	}
-	for _, read := range rd.Reads {
-		w.finishRead(r, read)
+	if len(rd.Reads) > 0 {
+		w.readsAnswered = true
+		for _, read := range rd.Reads {
+			w.finishRead(r, read)
+		}
 	}
 }
 
@@ -295,6 +304,10 @@ func (w *worker) noteStarved(r *replica, told wire.Index) {
 func (w *worker) finish() {
 	s := w.store
 	w.out.flush(s)
+	if w.readsAsked || w.readsAnswered {
+		s.readGate.turn(w.readsAnswered, w.readsAsked)
+		w.readsAsked, w.readsAnswered = false, false
+	}
 	if w.log.Len() > 0 || len(w.log.acks) > 0 {
 		if w.log.own {
 			s.gate.close()

@@ -319,7 +319,7 @@ func (g *Group) bowOut() {
 	best := -1
 	for slot := g.others.first(); slot < MaxReplicas; slot = g.others.next(slot) {
 		m := g.message(wire.Heartbeat, g.replica(slot))
-		m.Commit, m.Context = min(ld.match[slot], g.commit), ld.readRound
+		m.Commit = min(ld.match[slot], g.commit)
 		g.send(m)
 		if g.incoming.has(slot) && (best < 0 || ld.match[slot] > ld.match[best]) {
 			best = slot

@@ -498,12 +498,14 @@ func describe(m *wire.Message) string {
 	case wire.Heartbeat:
 		fmt.Fprintf(&b, " commit=%d", m.Commit)
 		if m.Context != 0 {
-			fmt.Fprintf(&b, " round=%d", m.Context)
+			fmt.Fprintf(&b, " tick=%d", m.Context)
 		}
 	case wire.HeartbeatResponse:
 		if m.Context != 0 {
-			fmt.Fprintf(&b, " round=%d", m.Context)
+			fmt.Fprintf(&b, " tick=%d", m.Context)
 		}
+	case wire.Confirm, wire.ConfirmResponse:
+		fmt.Fprintf(&b, " round=%d", m.Context)
 	case wire.PreVote, wire.Vote:
 		fmt.Fprintf(&b, " last=%d/%d", m.Index, m.LogTerm)
 		if m.Context == contextTransfer {

@@ -510,7 +510,7 @@ func (s *scenario) step(cmd command) {
 		Context: s.keyedNumber(cmd, "context", 0),
 		Reject:  slices.Contains(cmd.args, "reject"),
 	}
-	for k := wire.Append; k <= wire.Wake; k++ {
+	for k := wire.Append; k <= wire.MessageKinds; k++ {
 		if k.String() == cmd.args[0] {
 			m.Kind = k
 		}

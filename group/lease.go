@@ -10,10 +10,11 @@ import "multiraft/wire"
 //
 //	clocks of the stores do not differ in rate by more than MaxClockDrift percent.
 //
-// A heartbeat begins a round; the lease counts from the tick in which a round
-// began that a quorum has answered, not from that of the answers. Ticks are whole:
-// what happened in tick t may have happened anywhere within it, which costs one
-// tick on either side.
+// A heartbeat bears the tick in which it left, and so does its answer; the lease
+// counts from the tick of heartbeats that a quorum has answered, not from that of
+// the answers. Ticks are whole: what happened in tick t may have happened anywhere
+// within it, which costs one tick on either side. Nothing but the answer to a
+// heartbeat counts, because nothing else makes a voter promise.
 //
 // An order to campaign does not wait for the silence of the leader, and may arrive
 // at any time. So a leader that has sent one has no lease any more, and reads by
@@ -44,33 +45,15 @@ func (g *Group) promise() {
 //mr:hotpath
 func (g *Group) isPromised() bool { return g.now < g.promisedTo }
 
-// beginLease begins a round with the heartbeats that are due. When answers are
-// late, rounds wait: as many as are remembered may be open.
+// leaseContext is what a heartbeat carries: the tick in which it leaves. It comes
+// back in the answer, so that nothing about heartbeats has to be remembered.
 //
 //mr:hotpath
-func (g *Group) beginLease() {
-	if ld := g.leading; g.tuning.LeaseReads && ld.readRound-ld.readConfirmed < maxReadRounds/2 {
-		g.newRound()
+func (g *Group) leaseContext() uint64 {
+	if g.tuning.LeaseReads {
+		return g.now
 	}
-}
-
-// newRound begins a round of heartbeats.
-//
-//mr:hotpath
-func (g *Group) newRound() {
-	ld := g.leading
-	ld.readRound++
-	ld.roundAt[ld.readRound%maxReadRounds] = g.now
-}
-
-// roundBegan returns the tick in which a round began, zero when that is forgotten.
-//
-//mr:hotpath
-func (ld *leading) roundBegan(round uint64) uint64 {
-	if round == 0 || ld.readRound-round >= maxReadRounds {
-		return 0
-	}
-	return ld.roundAt[round%maxReadRounds]
+	return 0
 }
 
 // LeaseIndex returns an index at which reading is linearizable, and the first tick

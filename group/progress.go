@@ -20,8 +20,9 @@ type leading struct {
 	progressTable
 	flights []inflights // by slot; used in replicate
 
-	beats  replicaSet // to be sent a heartbeat by the next Ready
-	nudges replicaSet // to be sent an empty append by the next Ready
+	beats    replicaSet // to be sent a heartbeat by the next Ready
+	nudges   replicaSet // to be sent an empty append by the next Ready
+	confirms replicaSet // to be asked by the next Ready to confirm the newest read round
 
 	heartbeatAt uint64 // when heartbeats are due
 	quorumAt    uint64 // when the quorum is checked
@@ -33,8 +34,7 @@ type leading struct {
 	pendingConfig    wire.Index // no membership is appended before this entry is applied (G15)
 	uncommittedBytes int        // payloads proposed in this term and not committed
 
-	roundAt   [maxReadRounds]uint64 // ticks in which the newest rounds began
-	leaseFrom uint64                // rounds that began before do not count for a lease
+	leaseFrom uint64 // heartbeats that left before do not count for a lease
 
 	readRound     uint64 // the newest round of reads begun
 	readConfirmed uint64 // the newest round a quorum has confirmed

@@ -6,10 +6,15 @@ import "multiraft/wire"
 //
 // The leader gathers requests, its own and those of followers, and at a Ready
 // begins a *round* for all that have come: their read index is the commit index
-// of that moment, and heartbeats that carry the number of the round go to the
-// other voters. Whoever answers still followed this leader after the requests
-// came. When a quorum has answered that round or a later one, no newer leader
-// can have committed anything before it began, and the requests are answered.
+// of that moment, and a Confirm with the number of the round goes to the other
+// voters. Whoever answers was still in this leader's term after the requests came.
+// When a quorum has answered that round or a later one, no newer leader can have
+// committed anything before it began, and the requests are answered.
+//
+// The answer says nothing but the receiver's term, and promises nothing. A host
+// that knows the term may give it without a turn of the group, as long as nothing
+// that a replica says in a higher term has left. A Confirm or an answer may be
+// lost; with the heartbeats, those who have not answered are asked again.
 //
 // Round numbers grow within a leadership and answers bear its term, so an answer
 // that was delayed or repeated cannot confirm a round begun after it was sent.
@@ -24,6 +29,9 @@ type readQueue struct {
 	done  []ReadState // answers for the next Ready
 	// expireAt is when a follower gives up on what it has sent.
 	expireAt uint64
+	// committed is, on a follower, the last index that the leader has said is safe
+	// to read at, and so is committed. The follower may not have the entries yet.
+	committed wire.Index
 }
 
 // waitingRead is one read that waits.
@@ -39,9 +47,9 @@ const (
 	// are refused with ErrBusy.
 	maxWaitingReads = 1 << 14
 	// maxReadRounds bounds the rounds on their way, so that a group with very
-	// many single reads puts more of them into a round instead of sending more
-	// heartbeats. More than one, so that a read does not always wait for the
-	// round in front of it.
+	// many single reads puts more of them into a round instead of asking more
+	// often. More than one, so that a read does not always wait for the round in
+	// front of it.
 	maxReadRounds = 4
 )
 
@@ -113,6 +121,11 @@ func (g *Group) followerReadIndexResponse(m *wire.Message) error {
 	if q == nil || m.From != g.lead {
 		return nil
 	}
+	if !m.Reject {
+		// No Confirm tells of commits, and the reads shall not wait for a heartbeat.
+		q.committed = max(q.committed, m.Index)
+		g.setCommit(min(q.committed, g.verified))
+	}
 	for i := range q.waiting[:q.begun] {
 		if q.waiting[i].context != m.Context {
 			continue
@@ -178,13 +191,68 @@ func (g *Group) takeReads(rd *Ready) {
 //mr:hotpath
 func (g *Group) beginRound() {
 	q, ld := g.reads, g.leading
-	g.newRound()
+	ld.readRound++
 	for i := q.begun; i < len(q.waiting); i++ {
 		q.waiting[i].round, q.waiting[i].index = ld.readRound, g.commit
 	}
 	q.begun = len(q.waiting)
-	ld.beats |= (g.incoming | g.outgoing) & g.others
+	ld.confirms = (g.incoming | g.outgoing) & g.others
 	g.confirmReads() // a single voter is a quorum
+}
+
+// askAgain asks the voters that have not confirmed the newest round once more.
+//
+//mr:hotpath
+func (g *Group) askAgain() {
+	ld := g.leading
+	if ld.readRound == ld.readConfirmed {
+		return
+	}
+	voters := (g.incoming | g.outgoing) & g.others
+	for slot := voters.first(); slot < MaxReplicas; slot = voters.next(slot) {
+		if ld.readAck[slot] < ld.readRound {
+			ld.confirms = ld.confirms.with(slot)
+		}
+	}
+}
+
+// followerConfirm tells the leader that this replica is in its term.
+//
+//mr:hotpath
+func (g *Group) followerConfirm(m *wire.Message) error {
+	if err := g.follow(m); err != nil {
+		return err
+	}
+	answer := g.message(wire.ConfirmResponse, m.From)
+	answer.Context = m.Context
+	g.send(answer)
+	return nil
+}
+
+// candidateConfirm follows the leader that won instead.
+func (g *Group) candidateConfirm(m *wire.Message) error {
+	g.becomeFollower(g.term, m.From)
+	return g.followerConfirm(m)
+}
+
+// leaderConfirmResponse counts who has confirmed a round.
+//
+//mr:hotpath
+func (g *Group) leaderConfirmResponse(m *wire.Message) error {
+	slot, ok := g.slotOf(m.From)
+	if !ok {
+		g.tellRemoved(m.From)
+		return nil
+	}
+	ld := g.leading
+	if m.Context > ld.readRound {
+		return badMessage(m, "round %d has not begun", m.Context)
+	}
+	if m.Context > ld.readAck[slot] {
+		ld.readAck[slot] = m.Context
+		g.confirmReads()
+	}
+	return nil
 }
 
 // confirmReads answers the reads of rounds that a quorum has confirmed.
@@ -224,7 +292,7 @@ func (g *Group) dropReads() {
 			q.done = append(q.done, ReadState{Context: r.context, Dropped: true})
 		}
 	}
-	q.waiting, q.begun, q.expireAt = q.waiting[:0], 0, never
+	q.waiting, q.begun, q.expireAt, q.committed = q.waiting[:0], 0, never, 0
 }
 
 // expireReads gives up on reads whose request or answer was lost.

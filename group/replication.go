@@ -41,7 +41,7 @@ func (g *Group) tickLeader() {
 		ld.heartbeatAt = g.now + uint64(g.tuning.HeartbeatTicks)
 		g.rest()
 		g.preferOther()
-		g.beginLease()
+		g.askAgain()
 		ld.handover.due = ld.handover.target != 0
 		for slot := g.others.first(); slot < MaxReplicas; slot = g.others.next(slot) {
 			// An append is as good as a heartbeat, except that it is answered only
@@ -115,7 +115,7 @@ func (g *Group) informSoon() {
 //mr:hotpath
 func (g *Group) hasAppends() bool {
 	ld, last := g.leading, g.log.last()
-	if ld.beats|ld.nudges|ld.snapshotDue != 0 || ld.handover.due && g.mayOrder() {
+	if ld.beats|ld.nudges|ld.confirms|ld.snapshotDue != 0 || ld.handover.due && g.mayOrder() {
 		return true
 	}
 	for slot := g.others.first(); slot < MaxReplicas; slot = g.others.next(slot) {
@@ -152,8 +152,11 @@ func (g *Group) takeAppends(rd *Ready) {
 		if ld.beats.has(slot) {
 			g.takeHeartbeat(rd, slot)
 		}
+		if ld.confirms.has(slot) {
+			g.put(&rd.Messages, wire.Confirm, g.replica(slot)).Context = ld.readRound
+		}
 	}
-	ld.nudges, ld.beats = 0, 0
+	ld.nudges, ld.beats, ld.confirms = 0, 0, 0
 	if ld.handover.due && g.mayOrder() {
 		g.takeOrder(rd)
 	}
@@ -251,7 +254,7 @@ func (g *Group) takeHeartbeat(rd *Ready, slot int) {
 	ld := g.leading
 	m := g.put(&rd.Messages, wire.Heartbeat, g.replica(slot))
 	m.Commit = min(ld.match[slot], g.commit)
-	m.Context = ld.readRound
+	m.Context = g.leaseContext()
 	ld.commitSent[slot] = max(ld.commitSent[slot], m.Commit)
 }
 
@@ -293,7 +296,8 @@ func (g *Group) leaderAppendResponse(m *wire.Message) error {
 	return nil
 }
 
-// leaderHeartbeatResponse learns that a peer is alive and still follows.
+// leaderHeartbeatResponse learns that a peer is alive and still follows, and with
+// lease reads since when it must have promised to.
 //
 //mr:hotpath
 func (g *Group) leaderHeartbeatResponse(m *wire.Message) error {
@@ -303,19 +307,15 @@ func (g *Group) leaderHeartbeatResponse(m *wire.Message) error {
 		return nil
 	}
 	ld := g.leading
-	if m.Context > ld.readRound {
-		return badMessage(m, "round %d has not begun", m.Context)
+	if m.Context > g.now {
+		return badMessage(m, "tick %d is to come", m.Context)
 	}
 	ld.recentActive = ld.recentActive.with(slot)
 	ld.paused = ld.paused.without(slot)
 	if ld.unanswered(slot) && !g.sentLately(slot) {
 		ld.nudges = ld.nudges.with(slot)
 	}
-	if m.Context > ld.readAck[slot] {
-		ld.readAck[slot] = m.Context
-		ld.leaseAt[slot] = ld.roundBegan(m.Context)
-		g.confirmReads()
-	}
+	ld.leaseAt[slot] = max(ld.leaseAt[slot], m.Context)
 	return nil
 }
 
@@ -355,7 +355,11 @@ func (g *Group) followerAppend(m *wire.Message) error {
 	g.verified = max(g.verified, end)
 	g.owesAck = g.owesAck || end <= g.log.durable // else Persisted makes it owed
 	g.dropRefusal()
-	g.setCommit(min(m.Commit, end))
+	commit := m.Commit
+	if g.reads != nil {
+		commit = max(commit, g.reads.committed)
+	}
+	g.setCommit(min(commit, end))
 	return nil
 }
 

@@ -438,6 +438,18 @@ func (s *schedule) crash(n *node) {
 	s.checker.crashed(n)
 }
 
+// isKnown says whether a member that a membership leaves knows that it is
+// committed. Before, a replica that it removes may be the only one that does, and
+// so the only one whose vote lets the others go on.
+func (s *schedule) isKnown(m *wire.Membership) bool {
+	for _, n := range s.c.nodes {
+		if n.g != nil && place(m, n.id) >= 0 && n.g.Commit() >= m.Index {
+			return true
+		}
+	}
+	return false
+}
+
 func (s *schedule) restart(n *node) {
 	// A machine may have kept anything between the compaction and all it was
 	// given.
@@ -449,7 +461,7 @@ func (s *schedule) restart(n *node) {
 	if len(n.history) == 1 && n.history[0].Index > applied && s.rand.IntN(2) == 0 {
 		n.history = nil
 	}
-	if last := len(n.history) - 1; last >= 0 && n.isGone(n.history[last]) {
+	if last := len(n.history) - 1; last >= 0 && n.isGone(n.history[last]) && s.isKnown(n.history[last]) {
 		s.note("%d: is gone for good", n.id)
 		n.gone = true
 		return

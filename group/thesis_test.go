@@ -518,7 +518,7 @@ func Test6_2_LeaderWithoutQuorumStepsDown(t *testing.T) {
 
 // 6.4: to serve a read without the log, the leader (1) has committed an entry of
 // its term, (2) saves its commit index as the read index, (3) makes sure it has
-// not been superseded, by a round of heartbeats acknowledged by a majority.
+// not been superseded, by a round of messages acknowledged by a majority.
 func Test6_4_ReadIndexNeedsAQuorumRound(t *testing.T) {
 	n := thesisGroup(t, 5, "1/1")
 	lead(t, n)
@@ -527,7 +527,7 @@ func Test6_4_ReadIndexNeedsAQuorumRound(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, m := range out(n) {
-		if m.Kind == wire.Heartbeat {
+		if m.Kind == wire.Confirm {
 			t.Fatalf("a round before the first commit: %s", describe(&m))
 		}
 	}
@@ -536,18 +536,18 @@ func Test6_4_ReadIndexNeedsAQuorumRound(t *testing.T) {
 	}
 	round := uint64(0)
 	for _, m := range out(n) {
-		if m.Kind == wire.Heartbeat {
+		if m.Kind == wire.Confirm {
 			round = m.Context
 		}
 	}
 	if round == 0 {
 		t.Fatal("no round")
 	}
-	receive(t, n, wire.Message{Kind: wire.HeartbeatResponse, From: 2, Term: 2, Context: round})
+	receive(t, n, wire.Message{Kind: wire.ConfirmResponse, From: 2, Term: 2, Context: round})
 	if n.g.HasReady() {
 		t.Error("answered after 2 of 5")
 	}
-	receive(t, n, wire.Message{Kind: wire.HeartbeatResponse, From: 4, Term: 2, Context: round})
+	receive(t, n, wire.Message{Kind: wire.ConfirmResponse, From: 4, Term: 2, Context: round})
 	if !n.g.Ready(&n.rd) || !slices.Equal(n.rd.Reads, []ReadState{{Context: 1, Index: 2}}) {
 		t.Errorf("after 3 of 5: %+v", n.rd.Reads)
 	}

@@ -35,6 +35,8 @@ func (g *Group) step(m *wire.Message) error {
 			return g.followerSnapshot(m)
 		case wire.ReadIndexResponse:
 			return g.followerReadIndexResponse(m)
+		case wire.Confirm:
+			return g.followerConfirm(m)
 		}
 	case PreCandidate:
 		switch m.Kind {
@@ -44,6 +46,8 @@ func (g *Group) step(m *wire.Message) error {
 			return g.candidateHeartbeat(m)
 		case wire.Snapshot:
 			return g.candidateSnapshot(m)
+		case wire.Confirm:
+			return g.candidateConfirm(m)
 		case wire.PreVoteResponse:
 			return g.preCandidateResponse(m)
 		}
@@ -55,6 +59,8 @@ func (g *Group) step(m *wire.Message) error {
 			return g.candidateHeartbeat(m)
 		case wire.Snapshot:
 			return g.candidateSnapshot(m)
+		case wire.Confirm:
+			return g.candidateConfirm(m)
 		case wire.VoteResponse:
 			return g.candidateResponse(m)
 		}
@@ -68,9 +74,11 @@ func (g *Group) step(m *wire.Message) error {
 			return g.leaderTransfer(m)
 		case wire.ReadIndex:
 			return g.leaderReadIndex(m)
+		case wire.ConfirmResponse:
+			return g.leaderConfirmResponse(m)
 		case wire.SnapshotResponse:
 			return g.leaderSnapshotResponse(m)
-		case wire.Append, wire.Heartbeat, wire.Snapshot:
+		case wire.Append, wire.Heartbeat, wire.Snapshot, wire.Confirm:
 			return g.secondLeader(m)
 		}
 	}

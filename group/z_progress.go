@@ -104,8 +104,7 @@ type progressTable struct {
 	lastSent [MaxReplicas]uint64
 	// readAck is the last read round it has confirmed.
 	readAck [MaxReplicas]uint64
-	// leaseAt is the tick in which the last round it has confirmed began, if that
-	// is remembered.
+	// leaseAt is the tick of the last heartbeat it has answered.
 	leaseAt [MaxReplicas]uint64
 	// snapshotAt is the tick when sending it a snapshot ended.
 	snapshotAt [MaxReplicas]uint64

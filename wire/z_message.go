@@ -34,15 +34,14 @@ const (
 	//	Index    the matching index, or the refused one
 	//	Hint     when refused, the last index that may match
 	AppendResponse MessageKind = 2
-	// Heartbeat keeps followers from campaigning and confirms that its sender
-	// leads.
+	// Heartbeat keeps followers from campaigning.
 	//
 	//	Commit   the leader's commit index, at most what the follower has matched
-	//	Context  the read round to confirm
+	//	Context  the leader's tick, with lease reads; else zero
 	Heartbeat MessageKind = 3
 	// HeartbeatResponse confirms a heartbeat.
 	//
-	//	Context  the read round of the heartbeat
+	//	Context  that of the heartbeat
 	HeartbeatResponse MessageKind = 4
 	// PreVote asks whether a campaign in this term could win. Nobody adopts the
 	// term.
@@ -197,7 +196,7 @@ func (k MessageKind) String() string {
 //
 //mr:hotpath
 func (k MessageKind) Columnar() bool {
-	return k == Heartbeat || k == HeartbeatResponse
+	return k == Heartbeat || k == HeartbeatResponse || k == Confirm || k == ConfirmResponse
 }
 
 // Lane is the connection of a store pair that a message travels on. Order is
