@@ -262,12 +262,14 @@ func (a *applier) gather(r *replica, block wire.Block, first, last wire.Index) b
 		return true
 	}
 	term, index := block.Term(), block.First()
+	var command []byte
 	for payloads := block.Payloads(); ; index++ {
-		command, rest, ok := wire.NextPayload(payloads)
-		if !ok {
-			return true
+		var ok bool
+		if command, payloads, ok = wire.NextPayloadOf(payloads, len(command)); !ok {
+			if command, payloads, ok = wire.NextPayload(payloads); !ok {
+				return true
+			}
 		}
-		payloads = rest
 		if index < first || index > last {
 			continue
 		}

@@ -28,7 +28,7 @@ var (
 	wireNames = set("GroupID", "StoreID", "ReplicaID", "Term", "Index", "Arena", "Block", "EntryKind",
 		"EntryCommand", "EntryEmpty", "EntryConfig", "BlockHeaderBytes", "MaxBlockBytes",
 		"ErrBadBlock", "ErrBadMessage", "ErrBadRecord", "ErrCompacted", "ErrUnavailable",
-		"NewBlock", "PayloadBytes", "AppendPayload", "NextPayload", "BlockSize", "ParseBlock",
+		"NewBlock", "PayloadBytes", "AppendPayload", "NextPayload", "NextPayloadOf", "BlockSize", "ParseBlock",
 		"ProtocolVersion", "MaxReplicas", "MessageKind", "MessageKinds", "Message", "Lane", "LaneCount", "Urgent", "Bulk")
 	messageNames = set("Kind", "Group", "From", "To", "Term", "Size", "AppendTo", "Decode", "MarshalLogObject")
 	recordNames  = set("Size", "AppendTo", "Decode")

@@ -281,3 +281,26 @@ func TestHasPayloadsAgreesWithAWalk(t *testing.T) {
 		}
 	}
 }
+
+// NextPayloadOf must agree with NextPayload wherever it answers at all.
+func TestNextPayloadOfAgreesWithNextPayload(t *testing.T) {
+	whole := AppendPayload(AppendPayload(AppendPayload(nil, nil), []byte("abc")), []byte("d"))
+	for at := range len(whole) + 1 {
+		for end := at; end <= len(whole); end++ {
+			b := whole[at:end]
+			want, wantRest, wantOK := NextPayload(b)
+			for size := range 8 {
+				command, rest, ok := NextPayloadOf(b, size)
+				if ok != (wantOK && len(want) == size) {
+					t.Fatalf("% x, size %d: %v; NextPayload finds %q, %v", b, size, ok, want, wantOK)
+				}
+				if ok && (!bytes.Equal(command, want) || !bytes.Equal(rest, wantRest) || cap(command) != size) {
+					t.Fatalf("% x, size %d: %q, % x; want %q, % x", b, size, command, rest, want, wantRest)
+				}
+				if !ok && !bytes.Equal(rest, b) {
+					t.Fatalf("% x, size %d: rest % x", b, size, rest)
+				}
+			}
+		}
+	}
+}

@@ -80,15 +80,17 @@ func (r *replica) apply(rd *group.Ready) {
 		if b.Kind() != wire.EntryCommand {
 			continue
 		}
-		i, payloads := b.First(), b.Payloads()
-		for ; i < rd.CommittedFirst; i++ {
-			_, payloads, _ = wire.NextPayload(payloads)
-		}
-		for last := min(b.Last(), rd.CommittedLast); i <= last; i++ {
-			var command []byte
-			command, payloads, _ = wire.NextPayload(payloads)
-			r.commits++
-			r.sum += binary.LittleEndian.Uint64(command)
+		last, rest := min(b.Last(), rd.CommittedLast), b.Payloads()
+		var command []byte
+		for i := b.First(); i <= last; i++ {
+			var ok bool
+			if command, rest, ok = wire.NextPayloadOf(rest, len(command)); !ok {
+				command, rest, _ = wire.NextPayload(rest)
+			}
+			if i >= rd.CommittedFirst {
+				r.commits++
+				r.sum += binary.LittleEndian.Uint64(command)
+			}
 		}
 	}
 	r.applied = rd.CommittedLast
