@@ -190,6 +190,7 @@ func (a *applier) task(t *applyTask) {
 		r.apply.reads = nil
 		a.notify()
 		close(r.apply.ended)
+		r.noteEnded()
 	}
 }
 

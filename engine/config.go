@@ -73,6 +73,14 @@ type Config struct {
 	// 64 MiB.
 	MaxReceiveBytes int64
 
+	// Join is called when a replica was added to a group on this store, which does
+	// not run it yet. It returns the state machine, and what else GroupConfig has
+	// besides ID, Replica, Members and Join, which the store fills in. Up to four
+	// calls run at a time, one per group; they are made again, some time after an
+	// error. Nil: such replicas are started by StartGroup.
+	Join func(JoinRequest) (GroupConfig, error)
+	// Events are called when something happens.
+	Events Events
 	// Seed of the election time-outs. Zero means a random one.
 	Seed uint64
 	// Logger receives what an operator should see. Nil means silence.
@@ -180,9 +188,11 @@ type GroupConfig struct {
 	// membership was changed for the first time; from then on they are not looked
 	// at.
 	Members []Member
-	// Join starts a replica that was added to a group which runs already. Its
-	// store has nothing of the group, or a tombstone of a replica with a lower
-	// id; Members are left out, and entries come from the leader.
+	// Join starts a replica that was added to a group which runs already. Members
+	// are left out, and entries come from the leader. When the store holds a
+	// replica of the group with a lower id, that one has been removed, or the new
+	// one could not be on this store: it becomes a tombstone, and StartGroup
+	// returns [*ReplicaRemovedError] until that is durable.
 	Join bool
 	// Replica is the id that a replica was added with. Without Join it may be left
 	// out.

@@ -14,6 +14,9 @@ var (
 	ErrUnknownGroup = errors.New("unknown group")
 	// ErrGroupExists answers StartGroup for a group that already runs.
 	ErrGroupExists = errors.New("group runs already")
+	// ErrStored says why a replica that was added is not joined: the store holds
+	// one of its group that nobody has started.
+	ErrStored = errors.New("the store holds a replica of the group")
 	// ErrGroupStopped completes what was pending when its group was stopped.
 	ErrGroupStopped = errors.New("group is stopped")
 	// ErrBusy refuses work at once because a budget is used up: bytes in flight

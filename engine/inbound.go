@@ -48,8 +48,8 @@ func (s *Store) HandleFrame(from wire.StoreID, payload []byte) {
 			break
 		}
 		r := s.groups[node.message.Group]
-		if r == nil {
-			s.metrics.strayMessages.Add(1)
+		if r == nil || node.message.Kind == wire.Join {
+			s.noMailbox(from, r, &node.message)
 			continue
 		}
 		set := r.members.Load()
@@ -100,6 +100,20 @@ func (s *Store) HandleFrame(from wire.StoreID, payload []byte) {
 	s.sched.SetBatch(in.slots, flagMessage)
 	in.answers.flush(s)
 	s.inboxes.Put(in)
+}
+
+// noMailbox takes what belongs into no mailbox.
+//
+// REQUIRES: s.mu is held, for reading at least.
+func (s *Store) noMailbox(from wire.StoreID, r *replica, m *wire.Message) {
+	switch {
+	case m.Kind != wire.Join || r != nil && m.To < r.self:
+		s.metrics.strayMessages.Add(1)
+	case r == nil:
+		s.wantJoin(from, m)
+	case m.To > r.self && !r.superseded.Load():
+		r.supersede()
+	}
 }
 
 // badFrame reports a frame whose rest was dropped.

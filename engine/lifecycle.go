@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync/atomic"
 
+	"go.uber.org/zap"
+
 	"multiraft/group"
 	"multiraft/scheduler"
 	"multiraft/wire"
@@ -87,12 +89,12 @@ func (s *Store) StartGroup(ctx context.Context, cfg GroupConfig) (*Group, error)
 	}
 	defer s.unreserve(cfg.ID)
 	r := &replica{store: s, id: cfg.ID, log: s.log.Group(cfg.ID)}
-	if err := r.log.Err(); err != nil {
-		return nil, fmt.Errorf("group %d: stored log: %w", cfg.ID, err)
-	}
 	d, isNew, err := r.agree(&cfg)
 	if err != nil {
 		return nil, err
+	}
+	if err := r.log.Err(); err != nil {
+		return nil, fmt.Errorf("group %d: stored log: %w", cfg.ID, err)
 	}
 	r.self, r.joining = d.Replica, d.joining()
 	applied := r.log.First() - 1
@@ -116,8 +118,23 @@ func (s *Store) StartGroup(ctx context.Context, cfg GroupConfig) (*Group, error)
 		r.boot = bootCampaign{attempts: bootAttempts}
 		r.turnMu.Unlock()
 	}
+	s.logStart(r, d.members)
 	s.sched.Set(r.slot, flagControl)
 	return &Group{store: s, replica: r}, nil
+}
+
+// logStart tells an operator what a replica begins with.
+func (s *Store) logStart(r *replica, m *wire.Membership) {
+	word := s.cfg.Logger.Check(zap.InfoLevel, "group starts")
+	if word == nil {
+		return
+	}
+	hs, first, last := r.log.HardState(), r.log.First(), r.log.Last()
+	term, err := r.log.Term(last)
+	word.Write(zap.Uint64("group", uint64(r.id)), zap.Uint64("replica", uint64(r.self)), zap.Any("members", m.Members),
+		zap.Uint64("membership", uint64(m.Index)), zap.Uint64("term", uint64(hs.Term)), zap.Uint64("vote", uint64(hs.Vote)),
+		zap.Uint64("commit", uint64(hs.Commit)), zap.Uint64("applied", r.applied.Load()), zap.Uint64("first", uint64(first)),
+		zap.Uint64("last", uint64(last)), zap.Uint64("last term", uint64(term)), zap.NamedError("term error", err))
 }
 
 // reserve keeps other calls of StartGroup for the same group out until
@@ -278,14 +295,7 @@ func (s *Store) StopGroup(ctx context.Context, id wire.GroupID) error {
 			return ctx.Err()
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.groups[id] == r {
-		delete(s.groups, id)
-		(*s.replicas.Load())[r.slot].Store(nil)
-		s.sched.SetDeadline(r.slot, never)
-		s.freeSlots = append(s.freeSlots, r.slot)
-	}
+	s.release(r) // false when somebody else was faster
 	return nil
 }
 

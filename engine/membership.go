@@ -187,6 +187,11 @@ func (r *replica) agree(cfg *GroupConfig) (d descriptor, isNew bool, err error) 
 			return d, false, &ReplicaRemovedError{Group: r.id, Replica: d.Replica}
 		case d.gone():
 			return joinDescriptor(cfg.Replica), true, nil
+		case !d.joining() && !d.isMember() || cfg.Join && cfg.Replica > d.Replica:
+			// It was removed: it has stored a membership without it, or its store was
+			// given another replica, and a store has one of a group at most.
+			r.store.bury(r.log, d.Replica)
+			return d, false, &ReplicaRemovedError{Group: r.id, Replica: d.Replica}
 		case cfg.Replica != 0 && cfg.Replica != d.Replica:
 			return fault("Replica", cfg.Replica, fmt.Sprintf("must be the stored one, %d", d.Replica))
 		case d.members.Index == 0 && !d.joining() && len(cfg.Members) > 0 && !slices.Equal(startMembership(cfg.Members).Members, d.members.Members):
@@ -293,6 +298,9 @@ func (w *worker) switchMembers(r *replica, m *wire.Membership) {
 		r.joining = false
 	}
 	w.settleChanges(r, m)
+	if s.cfg.Events.MembershipChanged != nil {
+		s.events.note(r, noticeMembers)
+	}
 }
 
 // stranger is a replica that is no member as far as this one knows: one that

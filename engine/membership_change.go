@@ -101,12 +101,8 @@ func (g *Group) request(ctx context.Context, q *memberRequest) (Membership, erro
 
 // enqueueChange puts a request into the mailbox.
 func (r *replica) enqueueChange(q *memberRequest) error {
-	if err := r.state(); err != nil {
+	if err := r.mustLead(); err != nil {
 		return err
-	}
-	if !r.isLeader() {
-		leader := r.leader()
-		return &NotLeaderError{Group: r.id, Leader: leader.Replica, Store: leader.Store}
 	}
 	r.mu.Lock()
 	if r.box.closed {
@@ -120,6 +116,18 @@ func (r *replica) enqueueChange(q *memberRequest) error {
 	*at = q
 	r.mu.Unlock()
 	r.store.sched.Set(r.slot, flagControl)
+	return nil
+}
+
+// mustLead returns why this replica takes no change, nil when it does.
+func (r *replica) mustLead() error {
+	if err := r.state(); err != nil {
+		return err
+	}
+	if !r.isLeader() {
+		leader := r.leader()
+		return &NotLeaderError{Group: r.id, Leader: leader.Replica, Store: leader.Store}
+	}
 	return nil
 }
 

@@ -40,6 +40,10 @@ type replica struct {
 	published atomic.Uint64
 	// failed is why the replica stopped by itself, nil while it runs.
 	failed atomic.Pointer[GroupFailedError]
+	// removed is set when the replica is no member any more, nil before.
+	removed atomic.Pointer[ReplicaRemovedError]
+	// superseded is set when the store was given another replica of the group.
+	superseded atomic.Bool
 	// stopping is set by StopGroup and Close; the worker drops the core.
 	stopping atomic.Bool
 	// inflightBytes counts proposals from admission to completion.
@@ -57,7 +61,8 @@ type replica struct {
 	// the applier stores applied and then looks at starved: one of them sees the
 	// other and sees to it that the core hears.
 	starved atomic.Bool
-	held    bool // on Store.held; guarded by Store.heldMu
+	held    bool   // on Store.held; guarded by Store.heldMu
+	notices notice // guarded by Store.events.mu
 
 	mu       sync.Mutex // guards the fields below; taken last, held for a few instructions
 	box      mailbox
@@ -73,6 +78,7 @@ type replica struct {
 	changes   *memberRequest
 	strangers *strangers
 	switching wire.Index // the membership that is handed out and not in force; zero: none
+	leaveAt   uint64     // tick when a removed replica ends
 	boot      bootCampaign
 	joining   bool // it is in no membership that it knows of
 	ended     bool // the applier has been told that nothing more comes
@@ -189,6 +195,9 @@ func (r *replica) fail(err error) {
 	failed := &GroupFailedError{Group: r.id, Replica: r.self, Err: err}
 	if r.failed.CompareAndSwap(nil, failed) {
 		r.store.groupFailed(failed)
+		if r.store.cfg.Events.GroupFailed != nil {
+			r.store.events.note(r, noticeFailed)
+		}
 		r.store.sched.Set(r.slot, flagControl)
 	}
 }
@@ -200,6 +209,9 @@ func (r *replica) state() error {
 	}
 	if failed := r.failed.Load(); failed != nil {
 		return failed
+	}
+	if removed := r.removed.Load(); removed != nil {
+		return removed
 	}
 	if r.stopping.Load() {
 		return ErrGroupStopped

@@ -74,6 +74,8 @@ type metrics struct {
 	elections       atomic.Int64
 	leading         atomic.Int64
 	failedGroups    atomic.Int64
+	joined          atomic.Int64
+	removed         atomic.Int64
 	badFrames       atomic.Int64
 	strayMessages   atomic.Int64
 	refusedMessages atomic.Int64
@@ -100,6 +102,8 @@ type Metrics struct {
 	CachedBytes   int64 // now: entries kept in memory
 
 	FailedGroups    int64 // groups that stopped by themselves
+	JoinedReplicas  int64 // replicas started because a leader asked for them
+	RemovedReplicas int64 // replicas let go of after their removal
 	BadFrames       int64 // frames dropped for what they held
 	StrayMessages   int64 // messages for or from replicas that are not there
 	RefusedMessages int64 // messages a core refused
@@ -129,6 +133,8 @@ func (s *Store) Metrics() Metrics {
 		ApplyBytes:      s.applyBytes.Load(),
 		CachedBytes:     s.cachedBytes.Load(),
 		FailedGroups:    m.failedGroups.Load(),
+		JoinedReplicas:  m.joined.Load(),
+		RemovedReplicas: m.removed.Load(),
 		BadFrames:       m.badFrames.Load(),
 		StrayMessages:   m.strayMessages.Load(),
 		RefusedMessages: m.refusedMessages.Load(),

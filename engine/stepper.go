@@ -90,6 +90,15 @@ func (d *Stepper) Applier(at int) bool { return d.store.appliers[at].step() }
 // was nothing.
 func (d *Stepper) Log() bool { return d.store.log.Step() }
 
+// Events does what is queued for the event loop: it calls what [Config.Events]
+// names, and lets go of removed replicas. It returns false when there was
+// nothing.
+func (d *Stepper) Events() bool { return d.store.eventStep() }
+
+// Join starts one replica that was added here. It returns false when there was
+// none.
+func (d *Stepper) Join() bool { return d.store.joinStep() }
+
 // Maintain does one piece of the log's background work. It returns false when
 // there was nothing.
 func (d *Stepper) Maintain() bool { return d.store.log.Maintain() }
@@ -111,6 +120,7 @@ func (d *Stepper) Close() error {
 		for at := range s.appliers {
 			again = d.Applier(at) || again
 		}
+		again = d.Events() || again
 	}
 	close(s.stopped)
 	err := s.transport.Close()

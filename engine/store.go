@@ -62,6 +62,9 @@ type Store struct {
 	peers atomic.Pointer[[]wire.StoreID]
 	sets  memberSets
 
+	events eventQueue
+	joins  joinQueue
+
 	mu        sync.RWMutex // guards the fields below; taken before replica.mu
 	groups    map[wire.GroupID]*replica
 	starting  map[wire.GroupID]bool // StartGroup is under way
@@ -71,7 +74,7 @@ type Store struct {
 
 	ticker  *time.Ticker
 	stopped chan struct{}  // closed by Close
-	loops   sync.WaitGroup // ticker and appliers
+	loops   sync.WaitGroup // ticker, appliers, events and joins
 	closed  chan struct{}  // closed when Close is done
 	result  error          // of Close, valid when closed is
 }
@@ -89,7 +92,11 @@ func Open(cfg Config) (*Store, error) {
 	}
 	s.log.Start()
 	s.sched.Start()
-	s.loops.Add(1 + len(s.appliers))
+	s.loops.Add(2 + joinLoops + len(s.appliers))
+	for range joinLoops {
+		go s.joinLoop()
+	}
+	go s.eventLoop()
 	for _, a := range s.appliers {
 		go s.applyLoop(a)
 	}
@@ -117,6 +124,9 @@ func open(cfg Config, serial bool) (*Store, error) {
 	}
 	s.replicas.Store(&[]atomic.Pointer[replica]{})
 	s.peers.Store(&[]wire.StoreID{})
+	s.events.wake = make(chan struct{}, 1)
+	s.joins.wake = make(chan struct{}, joinLoops)
+	s.joins.until = make(map[wire.GroupID]uint64)
 	s.blocks.maxCap = 2 * maxBlockBytes
 	s.pendings.maxCap = 16 << 10
 	s.inboxes.New = func() any { return &inbox{} }
@@ -283,6 +293,7 @@ func (s *Store) Durable(batches []*raftlog.Batch, err error) {
 			}
 			if a.last {
 				close(a.replica.logged)
+				a.replica.noteEnded()
 				continue
 			}
 			if a.quiet && err == nil {
@@ -311,6 +322,9 @@ func (s *Store) fail(err error) {
 		return
 	}
 	s.cfg.Logger.Error("store failed", zap.Uint64("store", uint64(s.cfg.ID)), zap.Error(err))
+	if f := s.cfg.Events.StoreFailed; f != nil {
+		s.events.call(func() { f(failure) })
+	}
 	s.mu.RLock()
 	for _, r := range s.running() {
 		s.sched.Set(r.slot, flagControl)
@@ -343,6 +357,9 @@ func (s *Store) groupFailed(err *GroupFailedError) {
 
 // leaderChanged reports a new leader at debug level.
 func (s *Store) leaderChanged(r *replica) {
+	if s.cfg.Events.LeaderChanged != nil {
+		s.events.note(r, noticeLeader)
+	}
 	if check := s.cfg.Logger.Check(zap.DebugLevel, "leader changed"); check != nil {
 		leader := r.leader()
 		check.Write(zap.Uint64("group", uint64(r.id)), zap.Uint64("leader", uint64(leader.Replica)), zap.Uint64("store", uint64(leader.Store)))

@@ -118,12 +118,15 @@ func (w *worker) turn(r *replica, flags scheduler.Flags) {
 	box := r.take(flags&(flagPropose|flagControl) != 0)
 	r.turnMu.Lock()
 	defer r.turnMu.Unlock()
-	if r.core == nil || r.state() != nil {
-		w.turnAway(r, &box)
-		return
+	now := s.now.Load()
+	if err := r.state(); r.core == nil || err != nil {
+		if !r.lingers(now) {
+			w.turnAway(r, &box)
+			return
+		}
+		w.refuse(r, &box, err)
 	}
 	core := r.core
-	now := s.now.Load()
 	core.Clock(now)
 	for node := box.first; node != nil; {
 		next := node.next
@@ -191,9 +194,15 @@ func (w *worker) turn(r *replica, flags scheduler.Flags) {
 		r.fail(err)
 		return
 	}
+	if r.isRemoved() && r.removed.Load() == nil {
+		w.noteRemoved(r, now)
+	}
 	w.noteChanges(r)
 	w.expireReads(r, now)
 	deadline := core.Deadline()
+	if r.leaveAt > 0 {
+		deadline = min(deadline, r.leaveAt)
+	}
 	if r.boot.attempts > 0 {
 		deadline = min(deadline, r.boot.next)
 	}
@@ -401,22 +410,14 @@ func (w *worker) turnAway(r *replica, box *mailbox) {
 	r.mu.Unlock()
 	w.answer(r, box, err)
 	w.answer(r, &rest, err)
-	q := &w.apply[r.applier.at]
-	for _, read := range r.reads {
-		q.tasks = append(q.tasks, applyTask{kind: taskReadFailed, replica: r, reads: read.requests, err: err})
-	}
-	for _, t := range r.transfers {
-		t.done <- err
-	}
-	w.endChanges(r, err)
-	r.reads, r.transfers = nil, nil
+	w.endWaiting(r, err)
 	s.sched.SetDeadline(r.slot, never)
 	if r.ended {
 		return
 	}
 	r.ended = true
 	if r.core != nil {
-		w.saveCommit(r)
+		w.keepAtEnd(r)
 		if r.role == group.Leader {
 			s.metrics.leading.Add(-1)
 		}
@@ -426,6 +427,7 @@ func (w *worker) turnAway(r *replica, box *mailbox) {
 	r.core, r.role = nil, group.Follower
 	r.setLeader(0, true)
 	w.log.acks = append(w.log.acks, slotAck{replica: r, last: true})
+	q := &w.apply[r.applier.at]
 	q.tasks = append(q.tasks, applyTask{kind: taskEnd, replica: r, err: err})
 }
 
@@ -439,6 +441,12 @@ func (w *worker) answer(r *replica, box *mailbox, err error) {
 		w.free.add(node, &s.messages)
 		node = next
 	}
+	box.first, box.last = nil, nil
+	w.refuse(r, box, err)
+}
+
+// refuse takes what clients want out of a mailbox, and has them hear err.
+func (w *worker) refuse(r *replica, box *mailbox, err error) {
 	q := &w.apply[r.applier.at]
 	for _, run := range box.full {
 		q.tasks = append(q.tasks, applyTask{kind: taskRefused, replica: r, pending: run.pending, err: err})
@@ -456,15 +464,39 @@ func (w *worker) answer(r *replica, box *mailbox, err error) {
 		w.startChanges(r, box.changes)
 		w.endChanges(r, err)
 	}
+	box.full, box.pending, box.block = nil, nil, nil
+	box.reads, box.transfers, box.changes = nil, nil, nil
+}
+
+// endWaiting has everyone hear err who waits for something that the worker has
+// taken over.
+func (w *worker) endWaiting(r *replica, err error) {
+	q := &w.apply[r.applier.at]
+	for _, read := range r.reads {
+		q.tasks = append(q.tasks, applyTask{kind: taskReadFailed, replica: r, reads: read.requests, err: err})
+	}
+	for _, t := range r.transfers {
+		t.done <- err
+	}
+	r.reads, r.transfers = nil, nil
+	w.endChanges(r, err)
+}
+
+// keepAtEnd leaves in the log what the next start is to find.
+func (w *worker) keepAtEnd(r *replica) {
+	switch {
+	case r.failed.Load() != nil || w.store.failure.Load() != nil:
+	case r.removed.Load() != nil:
+		bury(&w.log.Batch, r.log, r.self)
+	default:
+		w.saveCommit(r)
+	}
 }
 
 // saveCommit writes the commit index of a group that stops in good order, so
 // that its state machine is up to date right after the next start. Nothing
 // depends on it: commit is volatile in raft.
 func (w *worker) saveCommit(r *replica) {
-	if r.failed.Load() != nil || w.store.failure.Load() != nil {
-		return
-	}
 	hs := r.core.HardState()
 	if stored := r.log.HardState(); hs.Term == stored.Term && hs.Vote == stored.Vote && hs.Commit > stored.Commit {
 		w.log.HardState(r.log, hs)

@@ -278,12 +278,15 @@ func (g *Group) leadOn(old *wire.Membership) {
 	ld := new(leading)
 	*ld = *was
 	ld.progressTable, ld.beats, ld.nudges = progressTable{}, 0, 0
+	g.leading = ld
 	ld.flights = make([]inflights, len(g.members.Members))
 	for slot := range g.members.Members {
 		at := place(old, g.replica(slot))
 		if at < 0 {
 			ld.next[slot] = g.log.last() + 1
 			ld.recentActive = ld.recentActive.with(slot) // until it had time to answer
+			g.expectLearner(slot)
+			ld.beats |= ld.unheard // so that it is told at once
 			continue
 		}
 		ld.take(slot, &was.progressTable, at)
@@ -294,8 +297,10 @@ func (g *Group) leadOn(old *wire.Membership) {
 		if was.nudges.has(at) {
 			ld.nudges = ld.nudges.with(slot)
 		}
+		if g.members.Members[slot].Role != wire.Learner {
+			ld.unheard = ld.unheard.without(slot)
+		}
 	}
-	g.leading = ld
 	for _, m := range old.Members {
 		if m.Replica != g.self {
 			g.tellRemoved(m.Replica)

@@ -19,6 +19,9 @@ func (g *Group) becomeLeader() {
 	ld.heartbeatAt = g.now + uint64(g.tuning.HeartbeatTicks)
 	ld.quorumAt = g.now + uint64(g.tuning.ElectionTicks)
 	ld.firstIndex = g.log.last() + 1
+	for slot := range g.members.Members {
+		g.expectLearner(slot)
+	}
 	// A membership of an earlier term may be anywhere in the log.
 	ld.pendingConfig = ld.firstIndex
 
@@ -256,6 +259,25 @@ func (g *Group) takeHeartbeat(rd *Ready, slot int) {
 	m.Commit = min(ld.match[slot], g.commit)
 	m.Context = g.leaseContext()
 	ld.commitSent[slot] = max(ld.commitSent[slot], m.Commit)
+	if ld.unheard.has(slot) {
+		g.takeJoin(rd, slot)
+	}
+}
+
+// takeJoin tells the store of a learner, which may not run it yet, that it was
+// added there. Voters are not told: a store that has lost what one of them
+// promised must not begin it anew.
+func (g *Group) takeJoin(rd *Ready, slot int) {
+	m := g.put(rd, wire.Join, g.replica(slot))
+	m.Term = 0 // the kind has none
+	m.Context = uint64(g.members.Index)
+}
+
+// expectLearner notes that a learner has not been heard from.
+func (g *Group) expectLearner(slot int) {
+	if g.members.Members[slot].Role == wire.Learner && slot != int(g.slot) {
+		g.leading.unheard = g.leading.unheard.with(slot)
+	}
 }
 
 // leaderAppendResponse learns how far a peer is.
@@ -311,6 +333,7 @@ func (g *Group) leaderHeartbeatResponse(m *wire.Message) error {
 		return badMessage(m, "tick %d is to come", m.Context)
 	}
 	ld.recentActive = ld.recentActive.with(slot)
+	ld.unheard = ld.unheard.without(slot)
 	ld.paused = ld.paused.without(slot)
 	if ld.unanswered(slot) && !g.sentLately(slot) {
 		ld.nudges = ld.nudges.with(slot)

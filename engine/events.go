@@ -1,0 +1,134 @@
+package engine
+
+import (
+	"sync"
+
+	"multiraft/wire"
+)
+
+// Events are functions that a store calls when something happens that an
+// embedder may want to act on; each may be nil. They are called one after the
+// other on a goroutine of the store's own. They must not block for long, which
+// holds up later events, and must not call Store.Close. What they are told is
+// how things stand when they are called: of several changes of one group in
+// quick succession they see the last.
+type Events struct {
+	// ReplicaRemoved: a replica of this store was removed from its group, and the
+	// store has let go of it. The state machine is not called any more, and the
+	// log holds nothing but a tombstone.
+	ReplicaRemoved func(*ReplicaRemovedError)
+	// GroupFailed: a replica of this store stopped by itself.
+	GroupFailed func(*GroupFailedError)
+	// StoreFailed: the whole store stopped.
+	StoreFailed func(*StoreFailedError)
+	// LeaderChanged: this store knows another leader of a group, or none: then
+	// leader is zero.
+	LeaderChanged func(group wire.GroupID, leader Member)
+	// MembershipChanged: another membership is in force on this store.
+	MembershipChanged func(group wire.GroupID, membership Membership)
+	// SnapshotInstalled: a replica of this store goes on from a snapshot that
+	// holds all entries up to index.
+	SnapshotInstalled func(group wire.GroupID, index wire.Index)
+	// SnapshotSent: a replica has got a snapshot from this store.
+	SnapshotSent func(group wire.GroupID, to wire.ReplicaID, index wire.Index)
+}
+
+// notice is something that the event loop looks into for one replica.
+type notice uint8
+
+const (
+	noticeLeader notice = 1 << iota
+	noticeMembers
+	noticeFailed
+	noticeEnded // a part of a removed replica has come to its end
+)
+
+// eventQueue is what waits for the event loop. A replica stands in it once,
+// whatever happens to it, so it is bounded by the replicas and by what the
+// makers of calls have under way.
+type eventQueue struct {
+	mu    sync.Mutex // guards the fields below, and replica.notices; a leaf lock
+	noted []*replica
+	calls []func()
+	wake  chan struct{} // holds one signal
+}
+
+// note has the event loop look at r.
+func (q *eventQueue) note(r *replica, what notice) {
+	q.mu.Lock()
+	if r.notices == 0 {
+		q.noted = append(q.noted, r)
+	}
+	r.notices |= what
+	q.mu.Unlock()
+	q.signal()
+}
+
+// call has the event loop call f. Who calls it bounds how often.
+func (q *eventQueue) call(f func()) {
+	q.mu.Lock()
+	q.calls = append(q.calls, f)
+	q.mu.Unlock()
+	q.signal()
+}
+
+func (q *eventQueue) signal() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// eventStep does everything that waits for the event loop. It tells whether
+// there was anything.
+func (s *Store) eventStep() bool {
+	q := &s.events
+	q.mu.Lock()
+	noted, calls := q.noted, q.calls
+	q.noted, q.calls = nil, nil
+	q.mu.Unlock()
+	for _, r := range noted {
+		q.mu.Lock()
+		what := r.notices
+		r.notices = 0
+		q.mu.Unlock()
+		s.tell(r, what)
+	}
+	for _, f := range calls {
+		f()
+	}
+	return len(noted)+len(calls) > 0
+}
+
+// tell calls what an embedder has asked for.
+func (s *Store) tell(r *replica, what notice) {
+	e := &s.cfg.Events
+	if what&noticeMembers != 0 && e.MembershipChanged != nil {
+		e.MembershipChanged(r.id, publicMembership(r.members.Load().wire))
+	}
+	if what&noticeLeader != 0 && e.LeaderChanged != nil {
+		e.LeaderChanged(r.id, r.leader())
+	}
+	if what&noticeFailed != 0 && e.GroupFailed != nil {
+		e.GroupFailed(r.failed.Load())
+	}
+	if what&noticeEnded != 0 && s.forget(r) && e.ReplicaRemoved != nil {
+		e.ReplicaRemoved(r.removed.Load())
+	}
+}
+
+// eventLoop ends when stopped is closed and nothing is queued.
+func (s *Store) eventLoop() {
+	defer s.loops.Done()
+	for {
+		for s.eventStep() {
+		}
+		select {
+		case <-s.events.wake:
+		case <-s.stopped:
+			for s.eventStep() {
+			}
+			return
+		}
+	}
+}

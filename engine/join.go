@@ -1,0 +1,139 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"go.uber.org/zap"
+
+	"multiraft/wire"
+)
+
+// JoinRequest says that a replica was added to a group on this store, which does
+// not run it yet.
+type JoinRequest struct {
+	Group   wire.GroupID
+	Replica wire.ReplicaID
+	// From is the store of the group's leader.
+	From wire.StoreID
+}
+
+// joinQueue holds what leaders asked for until somebody asks the embedder.
+// Leaders ask again with each heartbeat, so nothing needs to be kept for long.
+type joinQueue struct {
+	mu   sync.Mutex // guards the fields below; a leaf lock
+	list []JoinRequest
+	// until is when a group may be asked for again: never while it is in the list
+	// or with the embedder, some ticks later after a refusal.
+	until map[wire.GroupID]uint64
+	wake  chan struct{} // holds a signal per goroutine
+}
+
+const (
+	// maxJoins bounds the groups in a joinQueue.
+	maxJoins = 1 << 10
+	// joinLoops is how many groups are joined at a time: machines may have to be
+	// opened for them.
+	joinLoops = 4
+)
+
+// wantJoin notes that a leader wants a replica to run here.
+//
+// REQUIRES: s.mu is held, for reading at least.
+func (s *Store) wantJoin(from wire.StoreID, m *wire.Message) {
+	if s.cfg.Join == nil || m.To == 0 {
+		s.metrics.strayMessages.Add(1)
+		return
+	}
+	q := &s.joins
+	now := s.now.Load()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if until, ok := q.until[m.Group]; ok && now < until {
+		return
+	}
+	if len(q.until) >= maxJoins {
+		for id, until := range q.until {
+			if until <= now {
+				delete(q.until, id)
+			}
+		}
+	}
+	if len(q.until) >= maxJoins {
+		return
+	}
+	q.until[m.Group] = never
+	q.list = append(q.list, JoinRequest{Group: m.Group, Replica: m.To, From: from})
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// joinStep asks the embedder for one replica and starts it. It tells whether
+// there was one to ask for.
+func (s *Store) joinStep() bool {
+	q := &s.joins
+	q.mu.Lock()
+	if len(q.list) == 0 || s.state() != nil {
+		q.mu.Unlock()
+		return false
+	}
+	req := q.list[0]
+	if q.list = q.list[1:]; len(q.list) == 0 {
+		q.list = nil
+	}
+	q.mu.Unlock()
+	err := s.join(req)
+	q.mu.Lock()
+	if err == nil {
+		delete(q.until, req.Group)
+	} else {
+		q.until[req.Group] = s.now.Load() + uint64(s.electionTicks())
+	}
+	q.mu.Unlock()
+	if err != nil && s.state() == nil {
+		s.cfg.Logger.Warn("replica was added here and does not run", zap.Uint64("group", uint64(req.Group)),
+			zap.Uint64("replica", uint64(req.Replica)), zap.Uint64("asked by", uint64(req.From)), zap.Error(err))
+	}
+	return true
+}
+
+// join starts an added replica, if this store has nothing of it yet.
+func (s *Store) join(req JoinRequest) error {
+	if meta := s.log.Group(req.Group).Meta(); len(meta) > 0 {
+		d, err := decodeDescriptor(meta)
+		switch {
+		case err != nil:
+			return fmt.Errorf("group %d: stored descriptor: %w", req.Group, err)
+		case !d.gone() && req.Replica <= d.Replica:
+			return fmt.Errorf("group %d: %w: replica %d", req.Group, ErrStored, d.Replica)
+		case req.Replica <= d.Replica:
+			return &ReplicaRemovedError{Group: req.Group, Replica: d.Replica}
+		}
+	}
+	cfg, err := s.cfg.Join(req)
+	if err != nil {
+		return err
+	}
+	cfg.ID, cfg.Replica, cfg.Join, cfg.Members = req.Group, req.Replica, true, nil
+	if _, err = s.StartGroup(context.Background(), cfg); err == nil {
+		s.metrics.joined.Add(1)
+	}
+	return err
+}
+
+// joinLoop ends when stopped is closed.
+func (s *Store) joinLoop() {
+	defer s.loops.Done()
+	for {
+		for s.joinStep() {
+		}
+		select {
+		case <-s.joins.wake:
+		case <-s.stopped:
+			return
+		}
+	}
+}

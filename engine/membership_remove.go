@@ -1,0 +1,115 @@
+package engine
+
+import (
+	"go.uber.org/zap"
+
+	"multiraft/group"
+	"multiraft/raftlog"
+	"multiraft/wire"
+)
+
+// A replica that was removed from its group takes nothing from clients any more,
+// and lingers for a while with its core alive:
+//
+//	core.Removed ─▶ clients get ReplicaRemovedError ─▶ lingers: votes, answers
+//	                                                      │ lingerElections later
+//	                     forgotten ◀── tombstone durable ◀┘
+//
+// The members that stay may not know yet that the entry which removes it is
+// committed. Should their leader end just now, they need its vote, or its word
+// about the commit index, under the membership that they still have.
+
+// lingerElections is how many election time-outs a removed replica lingers: room
+// for an election or two, and for whoever wins to tell the others.
+const lingerElections = 4
+
+// noteRemoved begins the end of a replica that is no member any more.
+func (w *worker) noteRemoved(r *replica, now uint64) {
+	s := w.store
+	removed := &ReplicaRemovedError{Group: r.id, Replica: r.self}
+	r.removed.Store(removed)
+	r.leaveAt = now + uint64(lingerElections*s.electionTicks())
+	w.endWaiting(r, removed)
+	q := &w.apply[r.applier.at]
+	q.tasks = append(q.tasks, applyTask{kind: taskLost, replica: r, err: removed})
+	if word := s.cfg.Logger.Check(zap.InfoLevel, "replica was removed from its group"); word != nil {
+		word.Write(zap.Uint64("group", uint64(r.id)), zap.Uint64("replica", uint64(r.self)))
+	}
+}
+
+// isRemoved tells whether the core knows that this replica is no member any
+// more. A leader that was told to stay leads on.
+//
+//mr:hotpath
+func (r *replica) isRemoved() bool {
+	return r.core.Removed() && r.core.Role() != group.Leader
+}
+
+// lingers tells whether a replica that takes no work still takes messages.
+func (r *replica) lingers(now uint64) bool {
+	return r.core != nil && r.removed.Load() != nil && r.failed.Load() == nil && r.store.state() == nil &&
+		!r.stopping.Load() && !r.superseded.Load() && now < r.leaveAt
+}
+
+// bury replaces everything the log has of a removed replica by a tombstone.
+func bury(b *raftlog.Batch, log *raftlog.Group, replica wire.ReplicaID) {
+	b.Remove(log)
+	b.Meta(log, tombstone(replica))
+}
+
+// bury is for a replica that does not run.
+func (s *Store) bury(log *raftlog.Group, replica wire.ReplicaID) {
+	b := s.batches.get()
+	bury(&b.Batch, log, replica)
+	s.log.Submit(&b.Batch)
+}
+
+// noteEnded has the event loop look whether all of a removed replica has ended.
+func (r *replica) noteEnded() {
+	if r.removed.Load() != nil {
+		r.store.events.note(r, noticeEnded)
+	}
+}
+
+// supersede ends a replica because its store was given another one of the group.
+// A store has one at most, so this one was removed, whatever it knows.
+func (r *replica) supersede() {
+	r.superseded.Store(true)
+	r.removed.CompareAndSwap(nil, &ReplicaRemovedError{Group: r.id, Replica: r.self})
+	r.store.sched.Set(r.slot, flagControl)
+	r.noteEnded() // it may have failed before
+}
+
+// forget lets go of a removed replica that has ended. It tells whether it did.
+func (s *Store) forget(r *replica) bool {
+	if r.removed.Load() == nil || s.failure.Load() != nil {
+		return false
+	}
+	for _, end := range []chan struct{}{r.apply.ended, r.logged} {
+		select {
+		case <-end:
+		default:
+			return false
+		}
+	}
+	if !s.release(r) {
+		return false
+	}
+	s.metrics.removed.Add(1)
+	return true
+}
+
+// release takes a replica that has ended off the list and gives back its slot.
+// It tells whether it was there.
+func (s *Store) release(r *replica) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.groups[r.id] != r {
+		return false
+	}
+	delete(s.groups, r.id)
+	(*s.replicas.Load())[r.slot].Store(nil)
+	s.sched.SetDeadline(r.slot, never)
+	s.freeSlots = append(s.freeSlots, r.slot)
+	return true
+}
