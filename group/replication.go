@@ -260,15 +260,15 @@ func (g *Group) takeHeartbeat(rd *Ready, slot int) {
 	m.Context = g.leaseContext()
 	ld.commitSent[slot] = max(ld.commitSent[slot], m.Commit)
 	if ld.unheard.has(slot) {
-		g.takeJoin(rd, slot)
+		g.takeJoin(&rd.Messages, slot)
 	}
 }
 
 // takeJoin tells the store of a learner, which may not run it yet, that it was
 // added there. Voters are not told: a store that has lost what one of them
 // promised must not begin it anew.
-func (g *Group) takeJoin(rd *Ready, slot int) {
-	m := g.put(rd, wire.Join, g.replica(slot))
+func (g *Group) takeJoin(out *[]wire.Message, slot int) {
+	m := g.put(out, wire.Join, g.replica(slot))
 	m.Term = 0 // the kind has none
 	m.Context = uint64(g.members.Index)
 }
