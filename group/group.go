@@ -305,14 +305,14 @@ func (g *Group) Step(m *wire.Message) error {
 	case m.From == 0 || m.From == g.self:
 		return badMessage(m, "it cannot be from there")
 	}
-	if isTermless(m.Kind) {
-		return g.step(m)
-	}
-	if m.Term == 0 || m.Term == maxTerm {
-		return badMessage(m, "term %d is none", m.Term)
-	}
-	if m.Term != g.term && !g.admit(m) {
-		return nil
+	if m.Term != g.term || m.Term == 0 {
+		switch {
+		case isTermless(m.Kind):
+		case m.Term == 0 || m.Term == maxTerm:
+			return badMessage(m, "term %d is none", m.Term)
+		case !g.admit(m):
+			return nil
+		}
 	}
 	return g.step(m)
 }

@@ -145,7 +145,9 @@ func (g *Group) Ready(rd *Ready) bool {
 	if g.fault != nil {
 		return false
 	}
-	g.takeUnstable(rd)
+	if g.hardChanged || g.log.handed != g.log.last() {
+		g.takeUnstable(rd)
+	}
 	if g.reads != nil {
 		g.takeReads(rd)
 	}
@@ -176,11 +178,10 @@ func (g *Group) Ready(rd *Ready) bool {
 
 // takeUnstable hands out the hard state and the blocks that are to be persisted.
 //
+// REQUIRES: there is one or the other.
+//
 //mr:hotpath
 func (g *Group) takeUnstable(rd *Ready) {
-	if !g.hardChanged && g.log.handed == g.log.last() {
-		return
-	}
 	g.seq++
 	rd.Seq = g.seq
 	// The commit index persisted is that of durable entries, so that no crash

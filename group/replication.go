@@ -314,7 +314,6 @@ func (g *Group) leaderAppendResponse(m *wire.Message) error {
 		g.advanceCommit()
 	}
 	g.informSoon()
-	g.release()
 	return nil
 }
 

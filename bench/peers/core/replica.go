@@ -163,28 +163,26 @@ func (c *cluster) settle() error {
 				continue
 			}
 			busy = true
-			if err := c.deliver(r.rd.Messages); err != nil {
-				return err
+			for i := range r.rd.Messages {
+				if err := c.deliver(&r.rd.Messages[i]); err != nil {
+					return err
+				}
 			}
-			if err := c.deliver(r.rd.After); err != nil {
-				return err
+			for i := range r.rd.After {
+				if err := c.deliver(&r.rd.After[i]); err != nil {
+					return err
+				}
 			}
 		}
 	}
 	return nil
 }
 
-// deliver hands over messages.
-func (c *cluster) deliver(messages []wire.Message) error {
-	for i := range messages {
-		m := &messages[i]
-		to := c.replicas[m.To-1]
-		to.idle = false
-		if err := to.Step(m); err != nil {
-			return err
-		}
-	}
-	return nil
+// deliver hands over a message.
+func (c *cluster) deliver(m *wire.Message) error {
+	to := c.replicas[m.To-1]
+	to.idle = false
+	return to.Step(m)
 }
 
 // finish settles, and then lets a tick pass: the leader tells followers of a
