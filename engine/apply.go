@@ -5,6 +5,7 @@ import (
 	"runtime/debug"
 	"sync"
 
+	"multiraft/internal/planted"
 	"multiraft/wire"
 )
 
@@ -171,7 +172,7 @@ func (a *applier) task(t *applyTask) {
 			r.apply.members = t.membership
 		}
 	case taskRead:
-		if wire.Index(r.applied.Load()) >= t.last {
+		if wire.Index(r.applied.Load()) >= t.last || planted.Is(planted.ReadBeforeApplied) {
 			a.serveReads(r, t.reads)
 			return
 		}
@@ -224,6 +225,12 @@ func (a *applier) committed(r *replica, t *applyTask, blocks []wire.Block) {
 // committedFromLog applies entries that are not in memory any more, or not yet
 // after a start.
 func (a *applier) committedFromLog(r *replica, first, last wire.Index) {
+	if planted.Is(planted.ApplyTwice) && first > r.log.First() {
+		first--
+	}
+	if planted.Is(planted.ApplySkips) && first < last {
+		first++
+	}
 	for first <= last {
 		var err error
 		a.buf, err = r.log.Blocks(first, last+1, applyReadBytes, a.buf[:0])
@@ -333,7 +340,7 @@ func (a *applier) complete(r *replica, last wire.Index) {
 				at++
 			}
 			p := run.list[run.next-run.first]
-			if at < len(a.entries) && a.entries[at].Index == run.next && a.entries[at].Term == run.term {
+			if at < len(a.entries) && a.entries[at].Index == run.next && (a.entries[at].Term == run.term || planted.Is(planted.CompleteByPlace)) {
 				p.result, p.err = a.entries[at].Result, nil
 			} else {
 				p.result, p.err = Result{}, ErrProposalDropped

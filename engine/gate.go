@@ -3,6 +3,7 @@ package engine
 import (
 	"sync"
 
+	"multiraft/internal/planted"
 	"multiraft/scheduler"
 )
 
@@ -66,7 +67,9 @@ func (g *gate) open(n int) {
 	slots := g.waiting
 	g.waiting, g.spare = g.spare[:0], nil
 	g.mu.Unlock()
-	g.sched.SetBatch(slots, flagPropose)
+	if !planted.Is(planted.LostWake) {
+		g.sched.SetBatch(slots, flagPropose)
+	}
 	g.mu.Lock()
 	g.spare = slots[:0]
 	g.mu.Unlock()

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"multiraft/group"
+	"multiraft/internal/planted"
 	"multiraft/raftlog"
 	"multiraft/scheduler"
 	"multiraft/transport"
@@ -154,6 +155,9 @@ func open(cfg Config, serial bool) (*Store, error) {
 	// Contexts of reads never repeat, not even over restarts: the answer to one
 	// of an earlier life would otherwise pass for that of a new one.
 	s.readContext.Store(s.log.Identity().Incarnation << contextBits)
+	if planted.Is(planted.StaleContext) {
+		s.readContext.Store(0)
+	}
 	for at := range cfg.Appliers {
 		s.appliers = append(s.appliers, newApplier(s, at))
 	}

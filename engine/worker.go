@@ -6,6 +6,7 @@ import (
 	"go.uber.org/zap"
 
 	"multiraft/group"
+	"multiraft/internal/planted"
 	"multiraft/raftlog"
 	"multiraft/scheduler"
 	"multiraft/wire"
@@ -257,10 +258,14 @@ func (w *worker) takeReady(r *replica, own bool) {
 	}
 	if rd.Seq != 0 {
 		for i := range rd.After {
+			if planted.Is(planted.AckEarly) {
+				s.address(&w.out, r, &rd.After[i])
+				continue
+			}
 			s.address(&w.log.after, r, &rd.After[i])
 		}
 		ack := group.Ack{Seq: rd.Seq}
-		if rd.SyncHardState {
+		if rd.SyncHardState && !planted.Is(planted.ForgetHardState) {
 			w.log.HardState(r.log, rd.HardState)
 		}
 		for _, block := range rd.Blocks {

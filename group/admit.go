@@ -3,6 +3,7 @@ package group
 import (
 	"math"
 
+	"multiraft/internal/planted"
 	"multiraft/wire"
 )
 
@@ -14,6 +15,9 @@ const maxTerm = wire.Term(math.MaxUint64)
 func (g *Group) admit(m *wire.Message) bool {
 	higher, lower := termRuleOf(m.Kind)
 	if m.Term < g.term {
+		if planted.Is(planted.NoTermCheck) {
+			return true
+		}
 		g.answerOld(m, lower)
 		return false
 	}
@@ -31,6 +35,9 @@ func (g *Group) admit(m *wire.Message) bool {
 			g.becomeFollower(m.Term, 0)
 		}
 	case keepTerm:
+		if planted.Is(planted.PreVoteAdopts) {
+			g.becomeFollower(m.Term, 0)
+		}
 	}
 	return true
 }

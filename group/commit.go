@@ -1,6 +1,9 @@
 package group
 
-import "multiraft/wire"
+import (
+	"multiraft/internal/planted"
+	"multiraft/wire"
+)
 
 // advanceCommit commits what a quorum has. Entries of earlier terms are not
 // committed by counting them: they follow the first of this term (G5; thesis,
@@ -9,8 +12,14 @@ import "multiraft/wire"
 //mr:hotpath
 func (g *Group) advanceCommit() {
 	ld := g.leading
+	if planted.Is(planted.CountUnsynced) {
+		ld.match[g.slot] = g.log.last()
+	}
 	index := jointCommitIndex(&ld.match, g.incoming, g.outgoing)
-	if index <= g.commit || index < ld.firstIndex {
+	if planted.Is(planted.CommitMinority) {
+		index = ld.match[g.slot]
+	}
+	if index <= g.commit || index < ld.firstIndex && !planted.Is(planted.CommitOldTerm) {
 		return
 	}
 	from := max(g.commit+1, ld.firstIndex)

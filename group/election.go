@@ -1,6 +1,9 @@
 package group
 
-import "multiraft/wire"
+import (
+	"multiraft/internal/planted"
+	"multiraft/wire"
+)
 
 // contextTransfer in a vote request marks a campaign that the leader ordered.
 const contextTransfer = 1
@@ -161,7 +164,7 @@ func (g *Group) handleVote(m *wire.Message) error {
 	}
 	// A pre-vote for a higher term does not depend on the vote of this one.
 	free := m.Kind == wire.PreVote && m.Term > g.term ||
-		g.vote == m.From || g.vote == 0 && g.lead == 0
+		g.vote == m.From || g.vote == 0 && g.lead == 0 || planted.Is(planted.VoteTwice)
 	if !free || !g.upToDate(m.Index, m.LogTerm) {
 		refusal := g.message(wire.VoteResponse, m.From)
 		if m.Kind == wire.PreVote {
@@ -221,6 +224,9 @@ func (g *Group) followerVoteResponse(m *wire.Message) error {
 // entries as far as this replica can tell (thesis, section 3.6.1).
 func (g *Group) upToDate(index wire.Index, term wire.Term) bool {
 	lastTerm := g.log.lastTerm()
+	if planted.Is(planted.VoteForAnyLog) {
+		return true
+	}
 	return term > lastTerm || term == lastTerm && index >= g.log.last()
 }
 

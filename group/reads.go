@@ -1,6 +1,9 @@
 package group
 
-import "multiraft/wire"
+import (
+	"multiraft/internal/planted"
+	"multiraft/wire"
+)
 
 // readQueue holds reads that wait for an index (thesis, section 6.4).
 //
@@ -192,6 +195,9 @@ func (g *Group) takeReads(rd *Ready) {
 func (g *Group) beginRound() {
 	q, ld := g.reads, g.leading
 	ld.readRound++
+	if planted.Is(planted.ReadWithoutRound) {
+		ld.readConfirmed = ld.readRound
+	}
 	for i := q.begun; i < len(q.waiting); i++ {
 		q.waiting[i].round, q.waiting[i].index = ld.readRound, g.commit
 	}

@@ -1,6 +1,9 @@
 package group
 
-import "multiraft/wire"
+import (
+	"multiraft/internal/planted"
+	"multiraft/wire"
+)
 
 // Ready is what a group wants done, taken by [Group.Ready] into buffers of the
 // caller, who uses one Ready for many groups. The slices are overwritten by the
@@ -276,7 +279,7 @@ func (g *Group) hardDurable() bool {
 //
 //mr:hotpath
 func (g *Group) mayLeave(k wire.MessageKind) bool {
-	return durabilityOf(k) == leavesAtOnce || g.hardDurable()
+	return durabilityOf(k) == leavesAtOnce || g.hardDurable() || planted.Is(planted.VoteUnsynced)
 }
 
 // message returns a message to a member in the current term.

@@ -3,6 +3,7 @@ package group
 import (
 	"errors"
 
+	"multiraft/internal/planted"
 	"multiraft/wire"
 )
 
@@ -364,6 +365,7 @@ func (g *Group) followerAppend(m *wire.Message) error {
 			return g.fail("G13", m.Index, "term of the entry before an append: %w", err)
 		}
 		// What is compacted is committed and so equal to the leader's.
+	case planted.Is(planted.NoPreviousCheck):
 	case have != m.LogTerm && m.Index <= g.commit:
 		return g.fail("G7", m.Index, "committed in term %d, the leader has term %d", have, m.LogTerm)
 	case have != m.LogTerm:
@@ -380,6 +382,9 @@ func (g *Group) followerAppend(m *wire.Message) error {
 	commit := m.Commit
 	if g.reads != nil {
 		commit = max(commit, g.reads.committed)
+	}
+	if planted.Is(planted.CommitBeyondMatch) {
+		end = g.log.last()
 	}
 	g.setCommit(min(commit, end))
 	return nil
@@ -414,6 +419,9 @@ type refusal struct {
 // skipping terms there).
 func (g *Group) refuse(m *wire.Message, from wire.Index) {
 	hint, term := g.log.conflictHint(from, m.LogTerm)
+	if planted.Is(planted.WrongHint) {
+		hint, term = m.Index, 0
+	}
 	g.mutable().refusal = &refusal{index: m.Index, hint: hint, term: term}
 }
 
@@ -494,6 +502,9 @@ func (g *Group) takeBlock(block wire.Block) error {
 		var err error
 		if first, err = g.log.firstConflict(max(first, g.commit+1), block.Last(), block.Term()); err != nil {
 			return g.fail("G13", first, "term of a stored entry: %w", err)
+		}
+		if planted.Is(planted.TruncateMatching) {
+			first = max(block.First(), g.commit+1)
 		}
 		if first > block.Last() {
 			return nil

@@ -1,6 +1,9 @@
 package group
 
-import "multiraft/wire"
+import (
+	"multiraft/internal/planted"
+	"multiraft/wire"
+)
 
 // blockRef stands for the entries [first, last] of the log, all of one term,
 // within a block. The block may reach beyond them on both sides: in front when
@@ -273,7 +276,7 @@ func (t *tail) truncate(from wire.Index, seq uint64) error {
 //
 //mr:hotpath
 func (t *tail) persisted(seq uint64, index wire.Index, term wire.Term) bool {
-	if t.overwritten != 0 {
+	if t.overwritten != 0 && !planted.Is(planted.AckOldTerm) {
 		if seq > t.overwrittenSeq {
 			t.overwritten, t.overwrittenSeq = 0, 0
 		} else {
@@ -288,7 +291,7 @@ func (t *tail) persisted(seq uint64, index wire.Index, term wire.Term) bool {
 	}
 	// A caller that acknowledges another term than was handed out is mistaken,
 	// and must not make anything durable.
-	if have, err := t.term(index); err != nil || have != term {
+	if have, err := t.term(index); err != nil || have != term && !planted.Is(planted.AckOldTerm) {
 		return false
 	}
 	return t.advance(index)

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+
+	"multiraft/internal/planted"
 )
 
 // segment is a file of the log that batches were written to, or will be next.
@@ -196,7 +198,7 @@ func (s *spares) fill() (bool, error) {
 // the disk in the wrong order, a crash between them would leave it with two
 // names, and two segments would share its bytes.
 func (s *spares) rename(from, to string) error {
-	if err := s.o.FS.Rename(from, to); err != nil || s.o.NoSync {
+	if err := s.o.FS.Rename(from, to); err != nil || s.o.NoSync || planted.Is(planted.SkipDirSync) {
 		return err
 	}
 	return s.o.FS.SyncDir(s.o.Dir)
@@ -252,7 +254,7 @@ func (s *spares) activate(number uint32) (*segment, error) {
 		return seg, nil
 	}
 	f, err := s.o.FS.Create(seg.name)
-	if err == nil && !s.o.NoSync {
+	if err == nil && !s.o.NoSync && !planted.Is(planted.SkipDirSync) {
 		if err = s.o.FS.SyncDir(s.o.Dir); err != nil {
 			err = errors.Join(err, f.Close())
 		}

@@ -3,6 +3,7 @@ package raftlog
 import (
 	"math"
 
+	"multiraft/internal/planted"
 	"multiraft/wire"
 )
 
@@ -149,8 +150,12 @@ func (l *Log) write(h *header) bool {
 		l.fail("write", w.active.number, w.offset, err)
 		return false
 	}
-	if !l.o.NoSync {
-		if err := w.active.file.Sync(); err != nil {
+	if !l.o.NoSync && !planted.Is(planted.SkipSync) {
+		err := w.active.file.Sync()
+		if err != nil && planted.Is(planted.RetrySync) {
+			err = w.active.file.Sync()
+		}
+		if err != nil {
 			w.disown()
 			l.fail("sync", w.active.number, w.offset, err)
 			return false
@@ -190,6 +195,9 @@ func (w *writer) disown() {
 //
 //mr:hotpath
 func (l *Log) oldestLive() uint32 {
+	if planted.Is(planted.RecycleLive) {
+		return l.writer.active.number
+	}
 	for _, s := range l.table.Load().segments {
 		if s.live.Load() > 0 || s == l.writer.active {
 			return s.number

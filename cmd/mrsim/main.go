@@ -63,13 +63,13 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 // options are the flags that are not of the campaign itself.
 type options struct {
-	seed              uint64
-	minutes           float64
-	json, trace, cpu  string
-	quiet, singleSeed bool
-	campaign          sim.Campaign
-	stdout, stderr    io.Writer
-	progressEvery     time.Duration
+	seed                    uint64
+	minutes                 float64
+	json, trace, cpu        string
+	quiet, singleSeed, hunt bool
+	campaign                sim.Campaign
+	stdout, stderr          io.Writer
+	progressEvery           time.Duration
 }
 
 func newCommand(stdout, stderr io.Writer, begin func()) *cobra.Command {
@@ -119,6 +119,7 @@ Exit codes: 0 all promises were kept; 1 one was broken; 2 a wrong flag or value;
 	f.IntVar(&c.MaxViolations, "max-violations", 0, "stop when so many seeds have failed; 0 is 20")
 	f.BoolVar(&o.quiet, "quiet", false, "show no progress")
 	f.StringVar(&o.cpu, "cpu-profile", "", "write a processor profile to this file")
+	plantedFlags(f, &o)
 	return cmd
 }
 
@@ -191,6 +192,9 @@ func (o *options) run(ctx context.Context) (err error) {
 	}
 	if !o.quiet && !o.singleSeed {
 		c.Progress = o.progress()
+	}
+	if o.hunt {
+		return o.huntAll(ctx)
 	}
 	sum, err := c.Run(ctx)
 	if buffer != nil {

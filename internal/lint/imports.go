@@ -66,10 +66,10 @@ func importFault(f *File, target string) string {
 		}
 		return arrow + ": the generator stands apart"
 	}
-	if target == "internal/invariants" {
+	if target == "internal/invariants" || target == "internal/planted" {
 		return ""
 	}
-	if within(f.Dir, "internal/invariants") || within(f.Dir, "internal/lint") {
+	if within(f.Dir, "internal/invariants") || within(f.Dir, "internal/planted") || within(f.Dir, "internal/lint") {
 		return arrow + ": it is a leaf"
 	}
 	to, toLayer := layerOf(target)

@@ -53,7 +53,8 @@ func (p Plan) withDefaults() Plan {
 // Command is a shell command that runs the plan again, event for event.
 func (p Plan) Command() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "go run ./cmd/mrsim --seed %d", p.Seed)
+	tags, flags := plantedCommand()
+	fmt.Fprintf(&b, "go run%s ./cmd/mrsim%s --seed %d", tags, flags, p.Seed)
 	if p.Faults != 0 && p.Faults != defaultFaults {
 		fmt.Fprintf(&b, " --minutes %v", p.Faults.Minutes())
 	}

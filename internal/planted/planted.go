@@ -1,0 +1,45 @@
+package planted
+
+// Bug is one of the bugs that can be planted.
+type Bug uint8
+
+// The bugs. The lists in planted_on.go say what each is, and who must find it.
+const (
+	None Bug = iota
+
+	// Of the core.
+	VoteTwice
+	VoteUnsynced
+	VoteForAnyLog
+	NoTermCheck
+	PreVoteAdopts
+	CommitOldTerm
+	CommitMinority
+	CommitBeyondMatch
+	CountUnsynced
+	NoPreviousCheck
+	WrongHint
+	TruncateMatching
+	AckOldTerm
+	ReadWithoutRound
+
+	// Of the engine.
+	AckEarly
+	ForgetHardState
+	ApplyTwice
+	ApplySkips
+	CompleteByPlace
+	ReadBeforeApplied
+	StaleContext
+	LostWake
+
+	// Of the log.
+	SkipSync
+	RetrySync
+	SkipDirSync
+	TrustTorn
+	DropLastBatch
+	RecycleLive
+
+	bugs // how many there are
+)
