@@ -1,0 +1,292 @@
+//go:build linux
+
+package faulttest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"multiraft/wire"
+)
+
+// ClusterConfig says what a Cluster is. Dirs has one directory per store; the
+// zero value of every other field selects its default.
+type ClusterConfig struct {
+	Dirs []string
+	// Groups defaults to 4.
+	Groups int
+	// SegmentBytes defaults to 1 MiB, so that the log rotates under small loads.
+	SegmentBytes int64
+	// Filler bounds the bytes that are added to commands. Zero means 512.
+	Filler int
+	// Listen has the address of each store when there are no proxies.
+	Listen []string
+	// Wrap returns the command line in front of a store's. Nil means none.
+	Wrap func(store wire.StoreID) []string
+}
+
+// Cluster is a process per store, and a Proxy per pair of stores.
+type Cluster struct {
+	cfg     ClusterConfig
+	proxies map[[2]wire.StoreID]*Proxy // by smaller and larger id
+
+	mu    sync.RWMutex // guards procs
+	procs []*Process   // nil for those that do not run
+}
+
+// NewCluster makes a cluster, none of whose stores runs yet.
+func NewCluster(cfg ClusterConfig) (*Cluster, error) {
+	if cfg.Groups == 0 {
+		cfg.Groups = 4
+	}
+	if cfg.SegmentBytes == 0 {
+		cfg.SegmentBytes = 1 << 20
+	}
+	if cfg.Filler == 0 {
+		cfg.Filler = 512
+	}
+	c := &Cluster{cfg: cfg, proxies: make(map[[2]wire.StoreID]*Proxy), procs: make([]*Process, len(cfg.Dirs))}
+	if cfg.Listen != nil {
+		return c, nil
+	}
+	for a := range c.procs {
+		for b := a + 1; b < len(c.procs); b++ {
+			p, err := NewProxy(uint64(a*len(c.procs) + b))
+			if err != nil {
+				return nil, errors.Join(err, c.Close())
+			}
+			c.proxies[[2]wire.StoreID{storeAt(a), storeAt(b)}] = p
+		}
+	}
+	return c, nil
+}
+
+func storeAt(at int) wire.StoreID { return wire.StoreID(at + 1) }
+
+// tickInterval makes elections take 200 to 400 ms.
+const tickInterval = 10 * time.Millisecond
+
+// Start starts one store that does not run.
+func (c *Cluster) Start(id wire.StoreID) error {
+	cfg := ChildConfig{
+		Store: id, Groups: c.cfg.Groups, Dir: filepath.Join(c.cfg.Dirs[id-1], fmt.Sprintf("store-%d", id)),
+		Listen: "127.0.0.1:0", Peers: make(map[wire.StoreID]string),
+		SegmentBytes: c.cfg.SegmentBytes, Tick: tickInterval, Filler: c.cfg.Filler,
+	}
+	if c.cfg.Listen != nil {
+		cfg.Listen = c.cfg.Listen[id-1]
+	}
+	for at := range c.procs {
+		peer := storeAt(at)
+		cfg.Members = append(cfg.Members, peer)
+		switch {
+		case peer == id:
+		case c.cfg.Listen != nil:
+			cfg.Peers[peer] = c.cfg.Listen[at]
+		default:
+			cfg.Peers[peer] = c.Proxy(id, peer).Addr()
+		}
+	}
+	var wrap []string
+	if c.cfg.Wrap != nil {
+		wrap = c.cfg.Wrap(id)
+	}
+	p, err := StartProcess(wrap, cfg)
+	if err != nil {
+		return fmt.Errorf("store %d: %w", id, err)
+	}
+	for pair, proxy := range c.proxies {
+		if pair[1] == id { // the store with the smaller id dials
+			proxy.SetTarget(p.hello.Text)
+		}
+	}
+	c.mu.Lock()
+	c.procs[id-1] = p
+	c.mu.Unlock()
+	return nil
+}
+
+// StartAll starts all stores that do not run.
+func (c *Cluster) StartAll() error {
+	for at := range c.procs {
+		if c.Process(storeAt(at)) == nil {
+			if err := c.Start(storeAt(at)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Process returns a store's process, nil when it was not started.
+func (c *Cluster) Process(id wire.StoreID) *Process {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.procs[id-1]
+}
+
+// Proxy returns the one between two stores.
+func (c *Cluster) Proxy(a, b wire.StoreID) *Proxy {
+	return c.proxies[[2]wire.StoreID{min(a, b), max(a, b)}]
+}
+
+// Set changes the weather of what one store sends to another.
+func (c *Cluster) Set(from, to wire.StoreID, w Weather) {
+	p := c.Proxy(from, to)
+	if from < to {
+		p.Set(w, *p.weather[1].Load())
+	} else {
+		p.Set(*p.weather[0].Load(), w)
+	}
+}
+
+// Kill ends a store with SIGKILL and returns the end of its log for people.
+func (c *Cluster) Kill(id wire.StoreID) string { return c.end(id, (*Process).Kill) }
+
+// Stop closes a store in good order.
+func (c *Cluster) Stop(id wire.StoreID) string { return c.end(id, (*Process).Stop) }
+
+func (c *Cluster) end(id wire.StoreID, end func(*Process) string) string {
+	c.mu.Lock()
+	p := c.procs[id-1]
+	c.procs[id-1] = nil
+	c.mu.Unlock()
+	if p == nil {
+		return ""
+	}
+	return end(p)
+}
+
+// KillAll ends all stores with SIGKILL.
+func (c *Cluster) KillAll() {
+	for at := range c.procs {
+		c.Kill(storeAt(at))
+	}
+}
+
+// Close ends everything.
+func (c *Cluster) Close() error {
+	c.KillAll()
+	var err error
+	for _, p := range c.proxies {
+		err = errors.Join(err, p.Close())
+	}
+	return err
+}
+
+// Heal ends bad weather and starts what does not run.
+func (c *Cluster) Heal() error {
+	for _, p := range c.proxies {
+		p.Set(Weather{}, Weather{})
+	}
+	for at := range c.procs {
+		if p := c.Process(storeAt(at)); p != nil {
+			select {
+			case <-p.Ended():
+				c.Kill(storeAt(at))
+			default:
+			}
+		}
+	}
+	return c.StartAll()
+}
+
+// Health asks a store why it or its groups stopped.
+func (c *Cluster) Health(ctx context.Context, id wire.StoreID) (Response, error) {
+	p := c.Process(id)
+	if p == nil {
+		return Response{}, errEnded
+	}
+	return p.Call(ctx, Request{Op: opHealth, Timeout: settleTimeout})
+}
+
+// settleTimeout bounds what a healed cluster needs to answer. It says nothing
+// about how long that usually takes.
+const settleTimeout = time.Minute
+
+// DivergedError says that replicas of a group differ (F2).
+type DivergedError struct {
+	Group  wire.GroupID
+	States map[wire.StoreID]State
+}
+
+func (e *DivergedError) Error() string {
+	return fmt.Sprintf("group %d: replicas differ, or applied twice: %+v", e.Group, e.States)
+}
+
+// Agree compares the replicas of all groups on the given stores, each at an
+// index that covers everything acknowledged.
+//
+// REQUIRES: nothing is being written.
+func (c *Cluster) Agree(ctx context.Context, stores ...wire.StoreID) error {
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	for g := wire.GroupID(1); int(g) <= c.cfg.Groups; g++ {
+		states := make(map[wire.StoreID]State)
+		same := true
+		for {
+			clear(states)
+			same = true
+			for _, id := range stores {
+				a, err := c.ask(ctx, id, Request{Op: opState, Group: g, Timeout: settleTimeout})
+				if err != nil {
+					return fmt.Errorf("store %d: state of group %d: %w", id, g, err)
+				}
+				states[id] = a.State
+				same = same && a.State == states[stores[0]]
+			}
+			// Writes of unknown outcome may still have been on their way: what was
+			// read first is compared again, when a later read saw more.
+			again, err := c.ask(ctx, stores[0], Request{Op: opState, Group: g, Timeout: settleTimeout})
+			if err != nil {
+				return fmt.Errorf("store %d: state of group %d: %w", stores[0], g, err)
+			}
+			if again.State == states[stores[0]] {
+				break
+			}
+		}
+		if !same || states[stores[0]].Twice != 0 {
+			return &DivergedError{Group: g, States: states}
+		}
+	}
+	return nil
+}
+
+// ask repeats a request that changes nothing until it is answered.
+func (c *Cluster) ask(ctx context.Context, id wire.StoreID, q Request) (Response, error) {
+	for {
+		p := c.Process(id)
+		if p == nil {
+			return Response{}, errEnded
+		}
+		a, err := p.Call(ctx, q)
+		if err != nil {
+			return Response{}, err
+		}
+		if a.Outcome == Done {
+			return a, nil
+		}
+		if err := pause(ctx, retryInterval); err != nil {
+			return Response{}, fmt.Errorf("%w; the last answer was: %s", err, a.Text)
+		}
+	}
+}
+
+// retryInterval spares the machine while a cluster cannot answer.
+const retryInterval = 5 * time.Millisecond
+
+// pause waits, and returns ctx's error when that ends first.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

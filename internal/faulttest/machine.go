@@ -1,0 +1,83 @@
+//go:build linux
+
+package faulttest
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"multiraft/engine"
+)
+
+// machine is the state machine of one replica: registers, and a digest of all
+// commands in order. It lives in memory, so every start replays the whole log.
+type machine struct {
+	registers map[uint64]uint64
+	seen      map[uint64]bool // values, each of which is written once
+	state     State
+}
+
+// State is what replicas are compared by.
+type State struct {
+	Count uint64 // commands applied
+	Chain uint64 // digest of all of them, in order
+	Twice uint64 // commands whose value had been there before
+}
+
+// stateQuery asks a machine for its State; a uint64 asks for that register.
+type stateQuery struct{}
+
+func newMachine() *machine {
+	return &machine{registers: make(map[uint64]uint64), seen: make(map[uint64]bool)}
+}
+
+// Apply executes writes.
+func (m *machine) Apply(entries []engine.Entry) error {
+	for i := range entries {
+		c := entries[i].Command
+		if len(c) < commandHead {
+			return fmt.Errorf("entry %d: command of %d bytes", entries[i].Index, len(c))
+		}
+		key, value := binary.LittleEndian.Uint64(c), binary.LittleEndian.Uint64(c[8:])
+		for at, b := range c[commandHead:] {
+			if b != fillerByte(value, at) {
+				return fmt.Errorf("entry %d: command of value %d is spoilt at byte %d", entries[i].Index, value, commandHead+at)
+			}
+		}
+		if m.seen[value] {
+			m.state.Twice++
+		}
+		m.seen[value] = true
+		m.registers[key] = value
+		m.state.Count++
+		m.state.Chain = (m.state.Chain ^ value) * 0x9e3779b97f4a7c15
+		m.state.Chain ^= m.state.Chain >> 29
+		entries[i].Result.Value = m.state.Count
+	}
+	return nil
+}
+
+// Query returns a register or the State.
+func (m *machine) Query(query any) (any, error) {
+	switch q := query.(type) {
+	case uint64:
+		return m.registers[q], nil
+	case stateQuery:
+		return m.state, nil
+	}
+	return nil, fmt.Errorf("query is a %T", query)
+}
+
+// A command is a key, a value, and a filler that follows from the value.
+const commandHead = 16
+
+func encodeCommand(key, value uint64, filler int) []byte {
+	c := binary.LittleEndian.AppendUint64(make([]byte, 0, commandHead+filler), key)
+	c = binary.LittleEndian.AppendUint64(c, value)
+	for at := range filler {
+		c = append(c, fillerByte(value, at))
+	}
+	return c
+}
+
+func fillerByte(value uint64, at int) byte { return byte(value*31 + uint64(at)) }
