@@ -315,6 +315,9 @@ func (k *checker) applies(m *machine, e *engine.Entry) (at int) {
 			groupID(m.group), m.site.at+1, id, e.Index, op.err)
 	}
 	op.at = at
+	if op.ended == 0 {
+		op.ended = k.c.moment() // moved on by the answer, if one comes
+	}
 	chain := sum
 	if at > 0 {
 		chain = chained(model.applied[at-1].chain, sum)

@@ -37,6 +37,10 @@ type op struct {
 	state   opState
 	floor   int // how many commands were acknowledged or seen before it began
 	at      int // place of the command in the history, -1 for none
+	began   int64
+	ended   int64 // zero while it may yet take effect
+	length  int   // of the history, as the answer has it
+	digest  uint64
 	err     error
 	pending engine.Pending
 }
@@ -109,7 +113,7 @@ func (c *cluster) submit(cl *client, g int, read bool) {
 
 func (c *cluster) newOp(g, site int, read bool) *op {
 	o := &op{id: uint64(len(c.ops)), group: g, read: read, site: site, life: c.sites[site].life,
-		state: opWaiting, floor: c.check.groups[g].floor, at: -1}
+		state: opWaiting, floor: c.check.groups[g].floor, at: -1, began: c.moment()}
 	c.ops = append(c.ops, o)
 	return o
 }
@@ -122,6 +126,7 @@ func (c *cluster) write(o *op, filler int) {
 		filler = maxCommandBytes + c.clientRandom.IntN(maxCommandBytes)
 	}
 	c.command = encodeCommand(c.command, o.id, o.group, filler)
+	o.digest = commandSum(c.command)
 	o.pending.Tag = o.id
 	o.pending.Init(c)
 	err := s.groups[o.group].ProposeAsync(c.command, &o.pending)
@@ -184,6 +189,7 @@ func (c *cluster) answered(o *op, value any, err error) {
 	}
 	c.trace.mix(state.chain)
 	c.check.read(o, state)
+	o.length, o.digest = state.count, state.chain
 	c.end(o, opDone, nil)
 }
 
@@ -205,6 +211,7 @@ func (c *cluster) ProposalsDone(done []*engine.Pending) {
 			c.end(o, outcome(err), err)
 		} else {
 			c.check.acknowledged(o, result)
+			o.length = int(result.Value)
 			c.end(o, opDone, nil)
 		}
 	}
@@ -239,6 +246,9 @@ func expected(err error) bool {
 // end notes what became of an operation and lets its client go on.
 func (c *cluster) end(o *op, state opState, err error) {
 	o.state, o.err = state, err
+	if state == opDone {
+		o.ended = c.moment()
+	}
 	if c.trace.on() {
 		c.note("op %d of group %d on store %d (read %v): %v", o.id, groupID(o.group), o.site+1, o.read, err)
 	}

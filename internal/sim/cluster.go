@@ -26,6 +26,7 @@ type cluster struct {
 	check   *checker
 	clients []*client
 	ops     []*op // by id
+	moments int64
 	command []byte
 
 	faults, clientRandom, machines, plantRandom random
@@ -66,6 +67,9 @@ func Run(p Plan) (Report, error) {
 		c.happen(&e)
 	}
 	c.mixVolumes()
+	if p.History != nil {
+		c.tellHistory()
+	}
 	report.Hash, report.Virtual, report.Counts = c.trace.hash, c.now, c.counts
 	if c.check.violation != nil {
 		return report, c.check.violation

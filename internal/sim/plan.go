@@ -18,6 +18,9 @@ type Plan struct {
 	Stores, Groups int
 	// Trace receives the readable trace. Nil means none.
 	Trace io.Writer
+	// History is told the operations of a run when the run is over, in the order in
+	// which they began. Nil means nobody is.
+	History func(Operation)
 	// Plant is a bug to plant.
 	Plant Plant
 }
