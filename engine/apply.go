@@ -42,6 +42,10 @@ const (
 	taskRead                       // reads may be served once last is applied
 	taskReadFailed                 // reads end with err
 	taskLost                       // all proposals with an index end with err
+	taskCapture                    // the state is to be captured for a snapshot
+	taskWrote                      // a captured state is a file, or will not be
+	taskRestore                    // a snapshot takes the place of the state
+	taskRestored                   // the machine has taken it, or not
 	taskChanged                    // a request for another membership has its outcome
 	taskEnd                        // the replica stops: everything ends with err
 )
@@ -56,6 +60,7 @@ type applyTask struct {
 	pending     []*Pending
 	reads       []*readRequest
 	change      *memberRequest
+	install     *install
 	membership  *wire.Membership // that entry last makes, or the outcome of change
 	err         error
 }
@@ -70,6 +75,11 @@ type applyState struct {
 	runs    []pendingRun // in the order of their indexes; complete from the front
 	reads   []indexedRead
 	ended   chan struct{} // closed when the replica has stopped
+
+	plan      *snapPlan // nil when the machine makes no snapshots
+	away      int       // jobs that use the machine
+	restoring bool      // one of them gives it another state
+	over      error     // why the replica has ended, though jobs may be under way
 }
 
 // pendingRun waits for the entries [first, first+len(list)) of one term. It
@@ -172,7 +182,7 @@ func (a *applier) task(t *applyTask) {
 			r.apply.members = t.membership
 		}
 	case taskRead:
-		if wire.Index(r.applied.Load()) >= t.last || planted.Is(planted.ReadBeforeApplied) {
+		if !r.apply.restoring && (wire.Index(r.applied.Load()) >= t.last || planted.Is(planted.ReadBeforeApplied)) {
 			a.serveReads(r, t.reads)
 			return
 		}
@@ -181,6 +191,15 @@ func (a *applier) task(t *applyTask) {
 		a.endReads(t.reads, t.err)
 	case taskLost:
 		a.endRuns(r, t.err)
+	case taskCapture:
+		a.capture(r)
+	case taskWrote:
+		a.wrote(r, t.last, t.bytes, t.err)
+		a.back(r)
+	case taskRestore:
+		a.restore(r, t.install)
+	case taskRestored:
+		a.takeBack(r, t.install)
 	case taskChanged:
 		t.changed()
 	case taskEnd:
@@ -190,8 +209,10 @@ func (a *applier) task(t *applyTask) {
 		}
 		r.apply.reads = nil
 		a.notify()
-		close(r.apply.ended)
-		r.noteEnded()
+		if r.apply.over = t.err; r.apply.away == 0 {
+			close(r.apply.ended)
+			r.noteEnded()
+		}
 	}
 }
 
@@ -213,6 +234,9 @@ func (a *applier) committed(r *replica, t *applyTask, blocks []wire.Block) {
 	if len(blocks) == 0 {
 		a.committedFromLog(r, t.first, t.last)
 		return
+	}
+	if r.apply.plan != nil {
+		r.apply.plan.grown += t.bytes
 	}
 	for _, block := range blocks {
 		if !a.gather(r, block, t.first, t.last) {
@@ -237,6 +261,9 @@ func (a *applier) committedFromLog(r *replica, first, last wire.Index) {
 		if err != nil {
 			r.fail(fmt.Errorf("read committed entries [%d,%d]: %w", first, last, err))
 			return
+		}
+		if r.apply.plan != nil {
+			r.apply.plan.grown += int64(len(a.buf))
 		}
 		rest := a.buf
 		from := first
@@ -310,6 +337,9 @@ func (a *applier) applyGathered(r *replica, last wire.Index) bool {
 		a.store.sched.Set(r.slot, flagApply)
 	}
 	a.serveApplied(r, last)
+	if p := r.apply.plan; p != nil && p.due(last) {
+		a.grown(r, last)
+	}
 	return true
 }
 

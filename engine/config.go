@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"multiraft/group"
+	"multiraft/internal/snapfile"
 	"multiraft/raftlog"
 	"multiraft/scheduler"
 	"multiraft/transport"
@@ -81,6 +82,27 @@ type Config struct {
 	Join func(JoinRequest) (GroupConfig, error)
 	// Events are called when something happens.
 	Events Events
+	// SnapshotEntries is after how many applied entries a state machine that makes
+	// snapshots ([Snapshotter]) has its next one made, whose log is then compacted.
+	// Zero means 100,000: a restart replays about as many in a fraction of a second.
+	SnapshotEntries uint64
+	// SnapshotBytes is the same in bytes of commands, whichever comes first. Zero
+	// means 64 MiB, one segment of the log. Both wait until as much was applied as a
+	// quarter of the last snapshot, so that large states are not written too often.
+	SnapshotBytes int64
+	// KeepEntries is how many entries in front of a snapshot stay in the log, for
+	// followers that are not far behind. Zero means 10,000.
+	KeepEntries uint64
+	// MaxSnapshots bounds the snapshots that are made, that are sent, and that are
+	// received, each, at a time. Zero means 4.
+	MaxSnapshots int
+	// SnapshotBytesPerSecond bounds the bytes of snapshots sent, received and
+	// written by state machines, each. Zero means 64 MiB.
+	SnapshotBytesPerSecond int64
+	// SnapshotChunkBytes is the size of the pieces in which snapshots are checked
+	// and sent, 512 bytes to 1 MiB. Zero means 256 KiB.
+	SnapshotChunkBytes int
+
 	// Seed of the election time-outs. Zero means a random one.
 	Seed uint64
 	// Logger receives what an operator should see. Nil means silence.
@@ -101,6 +123,12 @@ func (c Config) withDefaults() Config {
 	set(&c.CacheBytes, 64<<20)
 	set(&c.MaxApplyBytes, 64<<20)
 	set(&c.MaxReceiveBytes, 64<<20)
+	set(&c.SnapshotEntries, 100_000)
+	set(&c.SnapshotBytes, 64<<20)
+	set(&c.KeepEntries, 10_000)
+	set(&c.MaxSnapshots, 4)
+	set(&c.SnapshotBytesPerSecond, 64<<20)
+	set(&c.SnapshotChunkBytes, snapfile.DefaultChunkBytes)
 	if c.Logger == nil {
 		c.Logger = zap.NewNop()
 	}
@@ -155,6 +183,10 @@ func (c Config) Validate() error {
 		{"CacheBytes", c.CacheBytes, 1, 1 << 40, "must be positive"},
 		{"MaxApplyBytes", c.MaxApplyBytes, 1, 1 << 40, "must be positive"},
 		{"MaxReceiveBytes", c.MaxReceiveBytes, 1, 1 << 40, "must be positive"},
+		{"SnapshotBytes", c.SnapshotBytes, 1, 1 << 60, "must be positive"},
+		{"MaxSnapshots", int64(c.MaxSnapshots), 1, 1024, "must be 1 to 1024"},
+		{"SnapshotBytesPerSecond", c.SnapshotBytesPerSecond, 1 << 10, 1 << 40, "must be 1 KiB to 1 TiB"},
+		{"SnapshotChunkBytes", int64(c.SnapshotChunkBytes), snapfile.MinChunkBytes, snapfile.MaxChunkBytes, "must be 512 to 1048576"},
 	} {
 		if f.value < f.low || f.value > f.top {
 			fault(f.field, f.value, f.rule)
@@ -205,4 +237,14 @@ type GroupConfig struct {
 	// priority 0. It should be the same on all stores; groups may share a map,
 	// which must not change.
 	Priority map[wire.ReplicaID]uint8
+	// Snapshot names a file that [Group.ExportSnapshot] wrote, of this group or of
+	// any other, in this cluster or another. A group that is not stored yet then
+	// begins with that state, and with Members, which must be given the same file
+	// on all stores. When the group is stored already it is not looked at.
+	Snapshot string
+	// SnapshotEntries, SnapshotBytes and KeepEntries take the place of those of the
+	// store, unless they are zero.
+	SnapshotEntries uint64
+	SnapshotBytes   int64
+	KeepEntries     uint64
 }

@@ -39,12 +39,31 @@ var (
 	ErrNotVoter = errors.New("not a voter of the group")
 	// ErrTransferFailed says that the wished replica does not lead.
 	ErrTransferFailed = errors.New("leadership was not transferred")
+	// ErrNoSnapshotter answers what needs snapshots of a group whose state machine
+	// makes none.
+	ErrNoSnapshotter = errors.New("state machine makes no snapshots")
+	// ErrNothingApplied answers Snapshot on a replica that has not applied enough
+	// to make one yet. It may be tried again.
+	ErrNothingApplied = errors.New("nothing is applied yet")
+	// ErrInstalling answers Snapshot on a replica that is taking in the state of
+	// another one. It may be tried again.
+	ErrInstalling = errors.New("a snapshot is being installed")
 	// ErrNoNotifier refuses a Pending that was made without NewPending or Init, and
 	// an asynchronous read without a function to call.
 	ErrNoNotifier = errors.New("nobody to notify")
 	// ErrPendingInUse answers ProposeAsync with a Pending that still waits for
 	// an earlier proposal.
 	ErrPendingInUse = errors.New("pending object is in use")
+)
+
+var (
+	// errNoWriter is what is wrong with a state machine that returns neither a
+	// writer nor an error.
+	errNoWriter = errors.New("Snapshot returned no writer")
+	// errMade marks a wish whose snapshot was made for it.
+	errMade = errors.New("snapshot was made")
+	// errContradiction is wrapped when log and snapshot cannot both be right.
+	errContradiction = errors.New("the log contradicts the snapshot")
 )
 
 // NotLeaderError refuses a proposal on a replica that does not lead its group.
@@ -98,6 +117,21 @@ type ReplicaRemovedError struct {
 func (e *ReplicaRemovedError) Error() string {
 	return fmt.Sprintf("group %d: replica %d was removed", e.Group, e.Replica)
 }
+
+// SnapshotError says why the snapshot of a group that ends at Index could not be
+// used: it is damaged, cannot be read, or the state machine did not take it. The
+// group needs its state from other replicas or from an export.
+type SnapshotError struct {
+	Group wire.GroupID
+	Index wire.Index
+	Err   error
+}
+
+func (e *SnapshotError) Error() string {
+	return fmt.Sprintf("group %d: snapshot at %d: %v", e.Group, e.Index, e.Err)
+}
+
+func (e *SnapshotError) Unwrap() error { return e.Err }
 
 // StoreFailedError says why the whole store stopped: its log could not be
 // written or synced. It is final until the store is opened again.

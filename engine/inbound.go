@@ -69,6 +69,10 @@ func (s *Store) HandleFrame(from wire.StoreID, payload []byte) {
 			in.confirm(s, int(set.peers[at]), &node.message)
 			continue
 		}
+		if kind := node.message.Kind; kind == wire.SnapshotChunk || kind == wire.SnapshotFetch {
+			s.snaps.deliver(r, from, &node.message)
+			continue
+		}
 		if n := int64(len(node.message.Entries)); n > 0 {
 			// One that is larger than the whole budget passes when nothing else
 			// waits, or its sender would repeat it for ever.

@@ -97,18 +97,14 @@ func (s *Store) StartGroup(ctx context.Context, cfg GroupConfig) (*Group, error)
 		return nil, fmt.Errorf("group %d: stored log: %w", cfg.ID, err)
 	}
 	r.self, r.joining = d.Replica, d.joining()
-	applied := r.log.First() - 1
-	if durable, ok := cfg.StateMachine.(Durable); ok {
-		if applied, err = durable.AppliedIndex(); err != nil {
-			return nil, fmt.Errorf("group %d: applied index: %w", cfg.ID, err)
-		}
-	}
-	if applied+1 < r.log.First() {
-		return nil, fmt.Errorf("group %d: state machine is at %d, stored entries begin at %d: %w",
-			cfg.ID, applied, r.log.First(), wire.ErrCompacted)
+	r.apply.machine, r.apply.ended, r.logged = cfg.StateMachine, make(chan struct{}), make(chan struct{})
+	r.apply.plan, r.keepEntries = s.newSnapPlan(&cfg), cfg.KeepEntries
+	set(&r.keepEntries, s.cfg.KeepEntries)
+	applied, err := s.begin(ctx, r, &cfg, &d, isNew)
+	if err != nil {
+		return nil, err
 	}
 	r.applied.Store(uint64(applied))
-	r.apply.machine, r.apply.ended, r.logged = cfg.StateMachine, make(chan struct{}), make(chan struct{})
 	r.apply.members = d.members
 	if err := s.admit(r, d, isNew, applied, cfg.Priority); err != nil {
 		return nil, err

@@ -358,7 +358,7 @@ func (s *Store) strangerPeer(r *replica, id wire.ReplicaID) int32 {
 //mr:hotpath
 func mayBeStranger(k wire.MessageKind) bool {
 	switch k {
-	case wire.Vote, wire.PreVote, wire.Removed, wire.Append, wire.Heartbeat, wire.Snapshot, wire.TimeoutNow, wire.Confirm:
+	case wire.Vote, wire.PreVote, wire.Removed, wire.Append, wire.Heartbeat, wire.Snapshot, wire.TimeoutNow, wire.Confirm, wire.SnapshotChunk:
 		return true
 	}
 	return false

@@ -80,8 +80,11 @@ type replica struct {
 	switching wire.Index // the membership that is handed out and not in force; zero: none
 	leaveAt   uint64     // tick when a removed replica ends
 	boot      bootCampaign
-	joining   bool // it is in no membership that it knows of
-	ended     bool // the applier has been told that nothing more comes
+	install   *install // takes the place of log and state; the core is left alone
+	joining   bool     // it is in no membership that it knows of
+	ended     bool     // the applier has been told that nothing more comes
+
+	keepEntries uint64 // see Config.KeepEntries
 
 	apply applyState // owned by the applier
 }
@@ -93,6 +96,7 @@ type mailbox struct {
 	reads       []*readRequest
 	transfers   []transfer
 	changes     *memberRequest
+	snap        *snapMail
 	unreachable uint32 // bit per place in members whose store went away; after a switch, a wrong one is probed in vain
 	closed      bool   // the replica takes nothing any more
 

@@ -1,6 +1,10 @@
 package engine
 
-import "multiraft/wire"
+import (
+	"io"
+
+	"multiraft/wire"
+)
 
 // StateMachine is what a group replicates. Every replica applies the same
 // commands in the same order, so Apply must depend on nothing else: no clock,
@@ -25,6 +29,29 @@ type StateMachine interface {
 type Durable interface {
 	// AppliedIndex returns the index of the last entry whose effect is durable.
 	AppliedIndex() (wire.Index, error)
+}
+
+// Snapshotter is implemented by state machines whose state can be written out
+// and read back. The log of a group is compacted only when its machine does, and
+// only then can a replica that is far behind, or new, get the state instead of
+// entries that are gone.
+type Snapshotter interface {
+	// Snapshot captures the state between two calls of Apply, quickly: the group
+	// waits for it. WriteTo of what it returns is called once at most, on another
+	// goroutine, while Apply goes on; it must write the captured state, the same
+	// bytes whatever happens meanwhile. If it is an io.Closer too, Close is called
+	// when it is not needed any more.
+	Snapshot() (io.WriterTo, error)
+	// Restore replaces the whole state by one that WriteTo wrote, on this store
+	// or another, which holds all entries up to index. It is called when the group
+	// starts, or later, on another goroutine, while nothing else of the machine
+	// is called. A machine with durable state reports index as applied once
+	// Restore has returned nil; when it fails, or the process dies in the middle,
+	// it must not report an index of the new state with a part of it.
+	//
+	// What is read is checked piece by piece, the last one before the end is
+	// reported: an error of r must end Restore.
+	Restore(index wire.Index, r io.Reader) error
 }
 
 // Entry is one committed command.

@@ -21,6 +21,8 @@ type Status struct {
 	// First and Last bound the entries in the log; Committed and Applied are as
 	// in the raft paper.
 	First, Last, Committed, Applied wire.Index
+	// Snapshot is the last entry in the newest snapshot, zero when there is none.
+	Snapshot wire.Index
 	// Progress of the other members, on a leader.
 	Progress []group.Progress
 	// Err is why the replica stopped, nil while it runs.
@@ -43,6 +45,7 @@ func (g *Group) Status() Status {
 		Applied:    wire.Index(r.applied.Load()),
 		Err:        r.state(),
 	}
+	st.Snapshot, _ = g.store.snaps.newest(r.id)
 	if at := set.place(r.self); at >= 0 {
 		st.Self = set.wire.Members[at]
 	}
@@ -81,6 +84,9 @@ type metrics struct {
 	refusedMessages atomic.Int64
 	droppedAppends  atomic.Int64
 	droppedFrames   atomic.Int64
+
+	snapshotsMade, snapshotsSent, snapshotsReceived, snapshotsInstalled, snapshotsFailed atomic.Int64
+	snapshotBytesSent, snapshotBytesReceived                                             atomic.Int64
 }
 
 // Metrics are counters since Open, unless said otherwise.
@@ -109,6 +115,14 @@ type Metrics struct {
 	RefusedMessages int64 // messages a core refused
 	DroppedAppends  int64 // appends dropped for want of MaxReceiveBytes
 	DroppedFrames   int64 // frames the transport had no room for
+
+	SnapshotsMade         int64 // of state machines here
+	SnapshotsSent         int64 // to peers, completely
+	SnapshotsReceived     int64 // from peers, completely
+	SnapshotsInstalled    int64 // that took the place of log and state
+	SnapshotsFailed       int64 // attempts of any of these that came to nothing
+	SnapshotBytesSent     int64 // of chunks, repeated ones too
+	SnapshotBytesReceived int64
 }
 
 // Metrics returns the counters.
@@ -140,5 +154,13 @@ func (s *Store) Metrics() Metrics {
 		RefusedMessages: m.refusedMessages.Load(),
 		DroppedAppends:  m.droppedAppends.Load(),
 		DroppedFrames:   m.droppedFrames.Load(),
+
+		SnapshotsMade:         m.snapshotsMade.Load(),
+		SnapshotsSent:         m.snapshotsSent.Load(),
+		SnapshotsReceived:     m.snapshotsReceived.Load(),
+		SnapshotsInstalled:    m.snapshotsInstalled.Load(),
+		SnapshotsFailed:       m.snapshotsFailed.Load(),
+		SnapshotBytesSent:     m.snapshotBytesSent.Load(),
+		SnapshotBytesReceived: m.snapshotBytesReceived.Load(),
 	}
 }

@@ -99,6 +99,10 @@ func (d *Stepper) Events() bool { return d.store.eventStep() }
 // none.
 func (d *Stepper) Join() bool { return d.store.joinStep() }
 
+// Snapshots does one piece of what there is to do with snapshots. It returns
+// false when there was nothing.
+func (d *Stepper) Snapshots() bool { return d.store.snaps.step() }
+
 // Maintain does one piece of the log's background work. It returns false when
 // there was nothing.
 func (d *Stepper) Maintain() bool { return d.store.log.Maintain() }
@@ -121,7 +125,9 @@ func (d *Stepper) Close() error {
 			again = d.Applier(at) || again
 		}
 		again = d.Events() || again
+		again = d.Snapshots() || again
 	}
+	s.snaps.close()
 	close(s.stopped)
 	err := s.transport.Close()
 	if closeErr := s.sched.Close(); err == nil {

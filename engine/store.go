@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,6 +33,8 @@ type Store struct {
 	readGate  readGate
 	seeds     seedSource
 	metrics   metrics
+	snaps     *snapshots
+	stepped   bool // nothing runs but what a Stepper steps
 
 	now         atomic.Uint64 // ticks since Open
 	readContext atomic.Uint64
@@ -93,11 +96,12 @@ func Open(cfg Config) (*Store, error) {
 	}
 	s.log.Start()
 	s.sched.Start()
-	s.loops.Add(2 + joinLoops + len(s.appliers))
+	s.loops.Add(3 + joinLoops + len(s.appliers))
 	for range joinLoops {
 		go s.joinLoop()
 	}
 	go s.eventLoop()
+	go s.snaps.loop()
 	for _, a := range s.appliers {
 		go s.applyLoop(a)
 	}
@@ -123,6 +127,7 @@ func open(cfg Config, serial bool) (*Store, error) {
 		stopped:  make(chan struct{}),
 		closed:   make(chan struct{}),
 	}
+	s.stepped = serial
 	s.replicas.Store(&[]atomic.Pointer[replica]{})
 	s.peers.Store(&[]wire.StoreID{})
 	s.events.wake = make(chan struct{}, 1)
@@ -152,6 +157,9 @@ func open(cfg Config, serial bool) (*Store, error) {
 		return nil, fmt.Errorf("store %d: open log: %w", cfg.ID, err)
 	}
 	s.log.SetSink(s)
+	if s.snaps, err = openSnapshots(s); err != nil {
+		return nil, errors.Join(fmt.Errorf("store %d: %w", cfg.ID, err), s.log.Close())
+	}
 	// Contexts of reads never repeat, not even over restarts: the answer to one
 	// of an earlier life would otherwise pass for that of a new one.
 	s.readContext.Store(s.log.Identity().Incarnation << contextBits)
@@ -295,6 +303,9 @@ func (s *Store) Durable(batches []*raftlog.Batch, err error) {
 			if err == nil && a.ack.Seq != 0 {
 				a.replica.postAck(a.ack)
 			}
+			if err == nil && a.install {
+				a.replica.installStored()
+			}
 			if a.last {
 				close(a.replica.logged)
 				a.replica.noteEnded()
@@ -307,6 +318,9 @@ func (s *Store) Durable(batches []*raftlog.Batch, err error) {
 		}
 		if lb.own {
 			own++
+		}
+		if lb.done != nil {
+			lb.done <- err
 		}
 		s.batches.put(lb)
 	}
@@ -427,6 +441,7 @@ func (s *Store) tick() {
 	now := s.now.Add(1)
 	s.sched.Tick(now, flagTick)
 	s.readGate.tick()
+	s.snaps.tick()
 	if now%sealTicks == 0 {
 		batches := s.log.Stats().Batches
 		if batches == s.sealAfter {
@@ -476,6 +491,7 @@ func (s *Store) Close() error {
 		<-s.closed
 		return s.result
 	}
+	s.snaps.diskRate.end()
 	for _, r := range s.stopAll() {
 		<-r.apply.ended
 	}
@@ -540,6 +556,10 @@ func (s *Store) logEvents() raftlog.Events {
 		},
 		MaintainFailed: func(err error) { log.Warn("background work of the log", zap.Error(err)) },
 		Failed:         func(err error) { log.Error("log failed", zap.Error(err)) },
-		Ignored:        func(name string) { log.Warn("left a foreign file alone", zap.String("name", name)) },
+		Ignored: func(name string) {
+			if filepath.Base(name) != snapshotDir {
+				log.Warn("left a foreign file alone", zap.String("name", name))
+			}
+		},
 	}
 }

@@ -36,8 +36,9 @@ type worker struct {
 type logBatch struct {
 	raftlog.Batch
 	acks  []slotAck
-	after outboxes // answers that leave when the batch is durable
-	own   bool     // holds own proposals, so the gate is closed for it
+	after outboxes   // answers that leave when the batch is durable
+	own   bool       // holds own proposals, so the gate is closed for it
+	done  chan error // hears what became of it; nil: nobody asks
 }
 
 // slotAck is what a turn persisted. The last one of a replica that ends tells
@@ -47,6 +48,7 @@ type slotAck struct {
 	ack        group.Ack
 	membership wire.Index // of the membership that was stored, zero: none
 	quiet      bool       // no turn is needed for it
+	install    bool       // the log goes on behind a snapshot
 	last       bool
 }
 
@@ -76,7 +78,7 @@ const maxFreeBatches = 64
 func (p *batchPool) put(b *logBatch) {
 	b.Reset()
 	clear(b.acks)
-	b.acks, b.own = b.acks[:0], false
+	b.acks, b.own, b.done = b.acks[:0], false, nil
 	b.after.discard()
 	p.mu.Lock()
 	if len(p.free) < maxFreeBatches {
@@ -128,6 +130,9 @@ func (w *worker) turn(r *replica, flags scheduler.Flags) {
 		w.refuse(r, &box, err)
 	}
 	core := r.core
+	if (box.snap != nil || r.install != nil) && w.turnSnapshots(r, &box, now) {
+		return
+	}
 	core.Clock(now)
 	for node := box.first; node != nil; {
 		next := node.next
@@ -200,6 +205,9 @@ func (w *worker) turn(r *replica, flags scheduler.Flags) {
 	}
 	w.noteChanges(r)
 	w.expireReads(r, now)
+	if box.snap != nil && box.snap.install != nil && w.beginInstall(r, box.snap.install) {
+		return
+	}
 	deadline := core.Deadline()
 	if r.leaveAt > 0 {
 		deadline = min(deadline, r.leaveAt)
@@ -295,6 +303,9 @@ func (w *worker) takeReady(r *replica, own bool) {
 		for _, read := range rd.Reads {
 			w.finishRead(r, read)
 		}
+	}
+	if len(rd.SnapshotTo) > 0 || rd.SnapshotOffer != nil {
+		w.takeSnapshots(r)
 	}
 }
 

@@ -165,6 +165,8 @@ func (g *Group) Restore(s SnapshotState) error {
 	}
 	g.log.restore(s.Index, s.Term)
 	g.log.configs = nil
+	// A leader was heard when the host began; what came since was not looked at.
+	g.hearLeader()
 	// G9: acknowledgements on their way are about entries that are no more.
 	g.log.overwritten, g.log.overwrittenSeq = s.Index+1, g.seq
 	g.commit, g.applied, g.handed = s.Index, s.Index, handOut{last: s.Index}
