@@ -92,6 +92,7 @@ func (s *Store) forget(r *replica) bool {
 			return false
 		}
 	}
+	s.snaps.forget(r)
 	if !s.release(r) {
 		return false
 	}

@@ -78,7 +78,7 @@ const (
 	snapChunk                         // a chunk came
 	snapRestored                      // the job of a restore has ended
 	snapDiscard                       // a received file is not wanted
-	snapForget                        // the group is gone
+	snapForget                        // the replica is gone
 )
 
 // snapEvent is one thing that step has to hear of.
@@ -275,7 +275,7 @@ func (n *snapshots) handle(e *snapEvent) {
 	case snapDiscard:
 		n.discard(snapfile.Name{Group: e.group, Index: e.index})
 	case snapForget:
-		n.forgetNow(e.group)
+		n.forgetParts(e.replica)
 	}
 }
 
@@ -422,24 +422,35 @@ func (n *snapshots) discard(name snapfile.Name) {
 	}
 }
 
-// forget removes everything of a group: it is gone from this store, or begins
-// anew.
-func (n *snapshots) forget(id wire.GroupID) { n.post(snapEvent{kind: snapForget, group: id}) }
-
-func (n *snapshots) forgetNow(id wire.GroupID) {
-	for i := len(n.receives) - 1; i >= 0; i-- {
-		if n.receives[i].replica.id == id {
-			n.endReceive(n.receives[i], false)
-		}
-	}
-	if name, ok := n.parts[id]; ok {
-		delete(n.parts, id)
-		n.note("remove a part of a snapshot", name, n.dir.RemovePart(name))
-	}
-	n.forgetFiles(id)
+// forget removes everything of a replica that was removed from its group.
+//
+// REQUIRES: no other replica of the group can begin here yet.
+func (n *snapshots) forget(r *replica) {
+	n.forgetFiles(r.id)
+	n.post(snapEvent{kind: snapForget, replica: r})
 }
 
-// forgetFiles removes the whole files of a group.
+// forgetParts removes what a replica was receiving, unless its successor is at it
+// by now.
+func (n *snapshots) forgetParts(r *replica) {
+	for _, t := range n.receives {
+		if t.replica.id != r.id {
+			continue
+		}
+		if t.replica != r {
+			return
+		}
+		n.endReceive(t, false)
+		break
+	}
+	if name, ok := n.parts[r.id]; ok {
+		delete(n.parts, r.id)
+		n.note("remove a part of a snapshot", name, n.dir.RemovePart(name))
+	}
+}
+
+// forgetFiles removes the whole files of a group: it is gone from this store, or
+// begins anew.
 func (n *snapshots) forgetFiles(id wire.GroupID) {
 	n.mu.Lock()
 	if f := n.files[id]; f != nil && f.newest != 0 {

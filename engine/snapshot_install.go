@@ -145,6 +145,9 @@ func (w *worker) finishInstall(r *replica, now uint64) error {
 	}
 	w.noteMembers(r)
 	w.store.metrics.snapshotsInstalled.Add(1)
+	if told := w.store.cfg.Events.SnapshotInstalled; told != nil {
+		w.store.events.call(func() { told(r.id, in.info.Index) })
+	}
 	if check := w.store.cfg.Logger.Check(zap.InfoLevel, "installed a snapshot"); check != nil {
 		check.Write(zap.Uint64("group", uint64(r.id)), zap.Uint64("replica", uint64(r.self)), zap.Uint64("index", uint64(in.info.Index)),
 			zap.Uint64("bytes", in.info.Bytes))

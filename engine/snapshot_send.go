@@ -214,6 +214,9 @@ func (n *snapshots) endSend(t *sending, ok bool) {
 	t.release()
 	if ok {
 		n.store.metrics.snapshotsSent.Add(1)
+		if told := n.store.cfg.Events.SnapshotSent; told != nil {
+			n.store.events.call(func() { told(t.replica.id, t.to, t.index) })
+		}
 	} else {
 		n.store.metrics.snapshotsFailed.Add(1)
 	}
