@@ -78,7 +78,9 @@ type Config struct {
 	// not run it yet. It returns the state machine, and what else GroupConfig has
 	// besides ID, Replica, Members and Join, which the store fills in. Up to four
 	// calls run at a time, one per group; they are made again, some time after an
-	// error. Nil: such replicas are started by StartGroup.
+	// error. Nil: such replicas are started by StartGroup. Only learners are joined
+	// that way, as AddReplica adds them: a store that has lost the disk with its
+	// voters does not begin them anew.
 	Join func(JoinRequest) (GroupConfig, error)
 	// Events are called when something happens.
 	Events Events

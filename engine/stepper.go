@@ -40,10 +40,11 @@ type Work struct {
 	// Workers and Appliers have a bit for each, by its number.
 	Workers, Appliers uint64
 	Log, Maintain     bool
+	Events, Join      bool
 }
 
 // Any says whether any part has something to do.
-func (w Work) Any() bool { return w.Workers|w.Appliers != 0 || w.Log || w.Maintain }
+func (w Work) Any() bool { return w.Workers|w.Appliers != 0 || w.Log || w.Maintain || w.Events || w.Join }
 
 // Woken returns which parts would have been woken since the last call if each
 // had a goroutine, as those of a store from Open have: a part goes on until its
@@ -66,6 +67,16 @@ func (d *Stepper) Woken() Work {
 		}
 	}
 	w.Log, w.Maintain = d.store.log.Woken()
+	select {
+	case <-d.store.events.wake:
+		w.Events = true
+	default:
+	}
+	select {
+	case <-d.store.joins.wake:
+		w.Join = true
+	default:
+	}
 	return w
 }
 

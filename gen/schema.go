@@ -565,7 +565,7 @@ func progress() Progress {
 			{"paused", "", "paused holds those that must answer before more is sent."},
 			{"snapshotDue", "", "snapshotDue holds those that the next Ready asks a snapshot for."},
 			{"snapshotSending", "", "snapshotSending holds those that a snapshot was asked for; the host is to report."},
-			{"unheard", "", "unheard holds learners that may not run yet: they have not answered a heartbeat of this leader."},
+			{"unheard", "", "unheard holds learners that may not run yet: they have acknowledged nothing to this leader."},
 		},
 	}
 }

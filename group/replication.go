@@ -268,13 +268,20 @@ func (g *Group) takeHeartbeat(rd *Ready, slot int) {
 // takeJoin tells the store of a learner, which may not run it yet, that it was
 // added there. Voters are not told: a store that has lost what one of them
 // promised must not begin it anew.
+//
+// What a learner acknowledges is durable, and so is that it runs. A heartbeat
+// that it answers proves less: it may forget it all in a crash.
 func (g *Group) takeJoin(out *[]wire.Message, slot int) {
+	if ld := g.leading; ld.match[slot] > 0 {
+		ld.unheard = ld.unheard.without(slot)
+		return
+	}
 	m := g.put(out, wire.Join, g.replica(slot))
 	m.Term = 0 // the kind has none
 	m.Context = uint64(g.members.Index)
 }
 
-// expectLearner notes that a learner has not been heard from.
+// expectLearner notes that a learner may not run yet.
 func (g *Group) expectLearner(slot int) {
 	if g.members.Members[slot].Role == wire.Learner && slot != int(g.slot) {
 		g.leading.unheard = g.leading.unheard.with(slot)
@@ -333,7 +340,6 @@ func (g *Group) leaderHeartbeatResponse(m *wire.Message) error {
 		return badMessage(m, "tick %d is to come", m.Context)
 	}
 	ld.recentActive = ld.recentActive.with(slot)
-	ld.unheard = ld.unheard.without(slot)
 	ld.paused = ld.paused.without(slot)
 	if ld.unanswered(slot) && !g.sentLately(slot) {
 		ld.nudges = ld.nudges.with(slot)

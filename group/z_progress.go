@@ -119,8 +119,8 @@ type progressTable struct {
 	// snapshotSending holds those that a snapshot was asked for; the host is to
 	// report.
 	snapshotSending replicaSet
-	// unheard holds learners that may not run yet: they have not answered a
-	// heartbeat of this leader.
+	// unheard holds learners that may not run yet: they have acknowledged nothing
+	// to this leader.
 	unheard replicaSet
 }
 
