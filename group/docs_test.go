@@ -1,0 +1,51 @@
+package group
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"testing"
+)
+
+// TestBehavioursNameTests holds that docs/testing.md names tests, fuzz targets,
+// examples and scenarios of this package that exist.
+func TestBehavioursNameTests(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "docs", "testing.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := regexp.MustCompile(`(?m)^\|.*\|$`).FindAll(text, -1)
+	code := regexp.MustCompile("`((?:Test|Fuzz|Example)\\w*|\\w+\\.txt)`")
+	files, err := filepath.Glob("*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := make(map[string]bool)
+	for _, file := range files {
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`(?m)^func (\w+)\(`).FindAllSubmatch(source, -1) {
+			there[string(m[1])] = true
+		}
+	}
+	scenarios, err := filepath.Glob(filepath.Join("testdata", "*.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range scenarios {
+		there[filepath.Base(file)] = true
+	}
+	named := 0
+	for _, row := range rows {
+		for _, m := range code.FindAllSubmatch(row, -1) {
+			if named++; !there[string(m[1])] {
+				t.Errorf("docs/testing.md names %s, which does not exist", m[1])
+			}
+		}
+	}
+	if named < 50 || len(scenarios) < 60 {
+		t.Errorf("%d names, %d scenarios", named, len(scenarios))
+	}
+}
