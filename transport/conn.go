@@ -30,7 +30,7 @@ func newConn(p *peer, nc net.Conn, theirs *hello, writeKey, readKey uint64) (*co
 	if err := nc.SetDeadline(time.Time{}); err != nil {
 		return nil, err
 	}
-	if err := tune(nc, p.t.cfg.PeerTimeout); err != nil {
+	if err := tune(socket(nc), p.t.cfg.PeerTimeout); err != nil {
 		return nil, err
 	}
 	c := &conn{

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"multiraft/internal/testca"
 	"multiraft/wire"
 )
 
@@ -18,7 +19,7 @@ type world interface {
 	join(t *testing.T, cluster uint64, store wire.StoreID, incarnation uint64) Transport
 }
 
-// contract runs a test against both implementations.
+// contract runs a test against both implementations, and TCP with TLS.
 func contract(t *testing.T, test func(t *testing.T, w world, refused refusals)) {
 	run := func(name string, make func(refused refusals) world) {
 		t.Run("impl="+name, func(t *testing.T) {
@@ -29,6 +30,9 @@ func contract(t *testing.T, test func(t *testing.T, w world, refused refusals)) 
 	}
 	run("tcp", func(refused refusals) world {
 		return &tcpWorld{refused: refused, stores: map[wire.StoreID]*TCP{}}
+	})
+	run("tls", func(refused refusals) world {
+		return &tcpWorld{refused: refused, stores: map[wire.StoreID]*TCP{}, ca: testca.New(t)}
 	})
 	run("network", func(refused refusals) world {
 		return networkWorld{NewNetwork(NetworkConfig{
@@ -49,18 +53,23 @@ const (
 type tcpWorld struct {
 	refused refusals
 	stores  map[wire.StoreID]*TCP
+	ca      *testca.Authority // nil: plain TCP
 }
 
 func (w *tcpWorld) join(t *testing.T, cluster uint64, store wire.StoreID, incarnation uint64) Transport {
 	t.Helper()
-	tr := newTestTCP(t, TCPConfig{
+	cfg := TCPConfig{
 		Cluster:       cluster,
 		Store:         store,
 		Incarnation:   incarnation,
 		MaxFrameBytes: contractFrameBytes,
 		MaxQueueBytes: contractQueueBytes,
 		HelloRefused:  w.refused.add,
-	})
+	}
+	if w.ca != nil {
+		cfg.TLS = w.ca.Provider(StoreURI(cluster, store))
+	}
+	tr := newTestTCP(t, cfg)
 	for id, other := range w.stores {
 		if id == store {
 			continue
@@ -330,6 +339,9 @@ func TestContractErrors(t *testing.T) {
 
 func TestContractOtherCluster(t *testing.T) {
 	contract(t, func(t *testing.T, w world, refused refusals) {
+		if tw, ok := w.(*tcpWorld); ok && tw.ca != nil {
+			return // decided before the hello: see TestHandshakesRefused
+		}
 		a, b := w.join(t, testCluster, 1, 1), w.join(t, testCluster+1, 2, 1)
 		ra, rb := mustStart(t, a), mustStart(t, b)
 		err := refused.await(t)
@@ -471,6 +483,9 @@ func TestContractAllocs(t *testing.T) {
 			allowed := 0.0
 			if _, inProcess := a.(*Endpoint); inProcess && size > 16<<10 {
 				allowed = 1 // its arena gives a frame of this size memory of its own
+			}
+			if tw, tcp := w.(*tcpWorld); tcp && tw.ca != nil {
+				allowed = 4 // crypto/tls makes one per read, of which a record takes one or two
 			}
 			if allocs := testing.AllocsPerRun(1000, roundTrip); allocs > allowed {
 				t.Errorf("size %d: %v allocations per frame", size, allocs)

@@ -29,6 +29,9 @@ var (
 	ErrAddressChanged = errors.New("transport: address of the peer changed")
 	// ErrCut is given to PeerDown when [Network.Cut] is the reason.
 	ErrCut = errors.New("transport: link is cut")
+	// ErrTLSConfig is wrapped by errors about what TCPConfig.TLS returns: from
+	// NewTCP, and in a *HandshakeError later on.
+	ErrTLSConfig = errors.New("transport: TLS configuration")
 	// ErrBadFrame is wrapped by every [FrameError].
 	ErrBadFrame = errors.New("transport: bad frame")
 )
@@ -50,12 +53,13 @@ const (
 	HelloProtocol       HelloField = 10 // no protocol version in common
 	HelloLane           HelloField = 11 // no such lane, or not the one asked for
 	HelloFrameCap       HelloField = 12 // a frame cap too small to work with
+	HelloIdentity       HelloField = 13 // from another store than the certificate is of
 )
 
 var helloFieldNames = [...]string{
 	HelloMagic: "magic", HelloChecksum: "checksum", HelloCluster: "cluster", HelloStore: "store", HelloSelf: "self",
 	HelloPeer: "peer", HelloDirection: "direction", HelloIncarnation: "incarnation",
-	HelloOwnIncarnation: "own incarnation", HelloProtocol: "protocol", HelloLane: "lane", HelloFrameCap: "frame cap",
+	HelloOwnIncarnation: "own incarnation", HelloProtocol: "protocol", HelloLane: "lane", HelloFrameCap: "frame cap", HelloIdentity: "identity",
 }
 
 // String returns the name of the field.
@@ -85,10 +89,43 @@ func (e *HelloError) Error() string {
 	switch e.Field {
 	case HelloProtocol:
 		values = fmt.Sprintf("theirs is %d to %d, ours %d to %d", e.Got>>16, e.Got&0xffff, e.Want>>16, e.Want&0xffff)
+	case HelloIdentity:
+		values = fmt.Sprintf("the hello is from store %d, the certificate not", e.Got)
 	case HelloMagic, HelloChecksum:
 		values = fmt.Sprintf("got %#x, want %#x", e.Got, e.Want)
 	}
 	return fmt.Sprintf("transport: %s store %d at %s for its %s: %s", who, e.Peer, e.Addr, e.Field, values)
+}
+
+// HandshakeError tells why a connection could not be secured. It wraps the cause:
+// [ErrTLSConfig], a [*CertificateError], or an error of crypto/tls.
+type HandshakeError struct {
+	Peer wire.StoreID // the store we dialled, 0 for a connection we accepted
+	Addr string       // the other end of the connection
+	Err  error
+}
+
+func (e *HandshakeError) Error() string {
+	if e.Peer == 0 {
+		return fmt.Sprintf("transport: handshake with %s: %v", e.Addr, e.Err)
+	}
+	return fmt.Sprintf("transport: handshake with store %d at %s: %v", e.Peer, e.Addr, e.Err)
+}
+
+func (e *HandshakeError) Unwrap() error { return e.Err }
+
+// CertificateError says that a certificate does not speak for the store it is
+// shown for.
+type CertificateError struct {
+	Got  []string // the names of stores in it
+	Want string   // empty: one, and not more
+}
+
+func (e *CertificateError) Error() string {
+	if e.Want == "" {
+		return fmt.Sprintf("transport: certificate must name one store, names %q", e.Got)
+	}
+	return fmt.Sprintf("transport: certificate is for %q, not for %q", e.Got, e.Want)
 }
 
 // FrameError tells what is wrong with a frame. Its connection is closed, as what

@@ -35,6 +35,9 @@ const (
 	// chunk gets memory of its own, so that at most half a chunk is moved to the
 	// next one, or left unused.
 	ownBufferBytes = readChunkBytes / 2
+	// ownStepBytes is the size up to which a frame gets its memory at once. Stores
+	// cut their frames below it, except for a single entry that is larger.
+	ownStepBytes = 1 << 20
 	// smallFrameBytes is the size up to which copying payloads together is cheaper
 	// than handing the kernel one more piece.
 	smallFrameBytes = 16 << 10
@@ -253,15 +256,25 @@ func (r *frameReader) payload(length int) ([]byte, error) {
 }
 
 // own reads a payload into memory of its own. What the chunk has of the frame
-// was never handed out, so its room is used again.
+// was never handed out, so its room is used again. A large payload gets its
+// memory as it arrives, twice what is there: a length alone costs ownStepBytes
+// at most (T5).
 func (r *frameReader) own(length int) ([]byte, error) {
-	payload := make([]byte, length)
+	payload := make([]byte, min(length, ownStepBytes))
 	have := copy(payload, r.chunk[r.start+frameHeaderBytes:r.end])
 	r.end = r.start
-	if _, err := io.ReadFull(r.src, payload[have:]); err != nil {
-		return nil, noEOF(err)
+	for {
+		if _, err := io.ReadFull(r.src, payload[have:]); err != nil {
+			return nil, noEOF(err)
+		}
+		have = len(payload)
+		if have == length {
+			return payload, nil
+		}
+		larger := make([]byte, min(length, 2*have))
+		copy(larger, payload)
+		payload = larger
 	}
-	return payload, nil
 }
 
 // fill reads until the chunk holds n bytes from start on, in a new chunk if they

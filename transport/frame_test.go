@@ -2,6 +2,7 @@ package transport
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -236,4 +237,21 @@ func FuzzFrameReader(f *testing.F) {
 			t.Fatalf("allocated %d bytes for %d", got, len(stream))
 		}
 	})
+}
+
+// T5: the length of a frame costs no memory before its bytes arrive.
+func TestLengthAloneCostsLittle(t *testing.T) {
+	const length = 512 << 20
+	head := binary.LittleEndian.AppendUint64(nil, frameHead(length, 0))
+	stream := append(binary.LittleEndian.AppendUint64(head, 0), make([]byte, 1000)...)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := newFrameReader(bytes.NewReader(stream), 0, testKey, length).next()
+	runtime.ReadMemStats(&after)
+	if err != io.ErrUnexpectedEOF {
+		t.Errorf("got %v", err)
+	}
+	if grown := after.TotalAlloc - before.TotalAlloc; grown > 4*ownStepBytes {
+		t.Errorf("%d bytes of memory for 1 KB received", grown)
+	}
 }

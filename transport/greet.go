@@ -7,10 +7,6 @@ import (
 	"time"
 )
 
-// maxGreeting bounds the connections that have not got through their hello (T4).
-// Each costs a descriptor, a goroutine and at most HelloTimeout.
-const maxGreeting = 64
-
 // Pauses after a failed Accept, as when descriptors run out.
 const (
 	acceptBackoffMin = 5 * time.Millisecond
@@ -22,6 +18,9 @@ func (t *TCP) accept() {
 	defer t.goroutine.Done()
 	pause := backoff{min: acceptBackoffMin, max: acceptBackoffMax, rand: t.random}
 	for {
+		if pause := t.door.turn(); pause > 0 && !t.wait(pause) {
+			return
+		}
 		nc, err := t.listener.Accept()
 		if err == nil {
 			pause.reset()
@@ -40,39 +39,70 @@ func (t *TCP) accept() {
 	}
 }
 
-// admit starts the greeting of an accepted connection, or closes it when too
-// many are at it.
+// admit starts the greeting of an accepted connection, or closes it when a limit
+// says so.
 func (t *TCP) admit(nc net.Conn) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.closed || len(t.greeting) >= maxGreeting {
-		t.counters.overflows.Add(1)
+	g, verdict := t.door.enter(nc)
+	switch verdict {
+	case tooFast:
+		t.counters.acceptsRefused.Add(1)
+		reset(nc)
+		return
+	case shut:
 		closeConn(nc)
 		return
+	case displaced:
+		t.counters.overflows.Add(1)
 	}
-	t.greeting[nc] = struct{}{}
-	t.goroutine.Add(1)
+	t.goroutine.Add(1) // accept is counted, so that Close still waits
 	go func() {
 		defer t.goroutine.Done()
-		t.greetDialler(nc)
-		t.mu.Lock()
-		delete(t.greeting, nc)
-		t.mu.Unlock()
+		t.greetDialler(g)
+		t.door.leave(g)
 	}()
 }
 
-// greetDialler exchanges hellos on a connection we accepted and hands it to its
-// peer.
-func (t *TCP) greetDialler(nc net.Conn) {
+// greetDialler secures a connection we accepted, exchanges hellos on it and hands
+// it to its peer.
+func (t *TCP) greetDialler(g *guest) {
+	c, err := t.hear(g)
+	if err != nil {
+		closeConn(g) // whoever needs to know was told
+		return
+	}
+	select {
+	case c.p.arrived <- c:
+	case <-t.closing:
+		c.abandon(ErrClosed)
+	}
+}
+
+// hear makes a connection of one we accepted, when the dialler's hello is
+// welcome.
+func (t *TCP) hear(g *guest) (*conn, error) {
+	if err := g.SetDeadline(time.Now().Add(t.cfg.HelloTimeout)); err != nil {
+		return nil, err
+	}
+	var nc net.Conn = g
+	var proven identity
+	if t.secure != nil {
+		secured, id, err := t.secure.server(g)
+		if err != nil {
+			return nil, t.handshakeFailed(g, 0, err)
+		}
+		nc, proven = secured, id
+	}
 	theirs, err := t.readHello(nc)
 	if err != nil {
-		closeConn(nc)
-		return
+		return nil, err
 	}
 	own := t.own
 	own.to, own.lane, own.nonce = theirs.from, theirs.lane, t.random()
-	p, refusal := t.welcome(&theirs, &own)
-	if p != nil {
+	var p *peer
+	var refusal *HelloError
+	if t.secure != nil && theirs.from != proven.store {
+		refusal = &HelloError{Field: HelloIdentity, Peer: proven.store, Got: uint64(theirs.from), Want: uint64(proven.store)}
+	} else if p, refusal = t.welcome(&theirs, &own); p != nil {
 		own.met = p.incarnation.Load()
 	}
 	if refusal != nil {
@@ -81,21 +111,17 @@ func (t *TCP) greetDialler(nc net.Conn) {
 	}
 	answer := own.encode()
 	_, err = nc.Write(answer[:])
-	if refusal != nil || err != nil {
-		closeConn(nc)
-		return
+	if refusal != nil {
+		return nil, refusal
+	}
+	if err != nil {
+		return nil, err
+	}
+	if t.secure != nil {
+		t.door.settle(p.id, true, g.addr)
 	}
 	fromDialler, fromAcceptor := sessionKeys(theirs.nonce, own.nonce)
-	c, err := newConn(p, nc, &theirs, fromAcceptor, fromDialler)
-	if err != nil {
-		closeConn(nc)
-		return
-	}
-	select {
-	case p.arrived <- c:
-	case <-t.closing:
-		c.abandon(ErrClosed)
-	}
+	return newConn(p, g.admitted(nc), &theirs, fromAcceptor, fromDialler)
 }
 
 // welcome decides on the hello of a dialler. The peer is nil when nobody
@@ -114,18 +140,30 @@ func (t *TCP) welcome(theirs, own *hello) (*peer, *HelloError) {
 	return p, p.meet(theirs.incarnation)
 }
 
-// greetAcceptor exchanges hellos on a connection we dialled.
-func (t *TCP) greetAcceptor(p *peer, lane Lane, nc net.Conn) (*conn, error) {
+// greetAcceptor secures a connection we dialled and exchanges hellos on it.
+func (t *TCP) greetAcceptor(p *peer, lane Lane, socket net.Conn) (*conn, error) {
+	g := &guest{Conn: socket, left: t.door.limits.GreetingBytes}
+	if err := g.SetDeadline(time.Now().Add(t.cfg.HelloTimeout)); err != nil {
+		return nil, err
+	}
+	var nc net.Conn = g
+	if t.secure != nil {
+		secured, err := t.secure.client(g, p.id)
+		if err != nil {
+			return nil, t.handshakeFailed(g, p.id, err)
+		}
+		nc = secured
+	}
 	own := t.own
 	own.to, own.lane, own.nonce, own.met = p.id, lane, t.random(), p.incarnation.Load()
 	ask := own.encode()
-	if err := nc.SetDeadline(time.Now().Add(t.cfg.HelloTimeout)); err != nil {
-		return nil, err
-	}
 	if _, err := nc.Write(ask[:]); err != nil {
 		return nil, err
 	}
 	theirs, err := t.readHello(nc)
+	if isAlert(err) {
+		return nil, t.handshakeFailed(g, p.id, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -136,15 +174,15 @@ func (t *TCP) greetAcceptor(p *peer, lane Lane, nc net.Conn) (*conn, error) {
 	if refusal != nil {
 		return nil, t.refused(nc, refusal)
 	}
+	if t.secure != nil {
+		t.door.settle(p.id, true, addressOf(socket.RemoteAddr()))
+	}
 	fromDialler, fromAcceptor := sessionKeys(own.nonce, theirs.nonce)
-	return newConn(p, nc, &theirs, fromDialler, fromAcceptor)
+	return newConn(p, g.admitted(nc), &theirs, fromDialler, fromAcceptor)
 }
 
-// readHello reads a hello against a deadline that covers the answer too (T4).
+// readHello reads a hello against the deadline of the greeting (T4).
 func (t *TCP) readHello(nc net.Conn) (theirs hello, err error) {
-	if err := nc.SetDeadline(time.Now().Add(t.cfg.HelloTimeout)); err != nil {
-		return theirs, err
-	}
 	var b [helloBytes]byte
 	if _, err := io.ReadFull(nc, b[:]); err != nil {
 		return theirs, err
@@ -177,8 +215,9 @@ func (t *TCP) wait(d time.Duration) bool {
 	}
 }
 
-// isHelloError tells a refusal from a failure of the network.
-func isHelloError(err error) bool {
+// isRefusal tells a refusal, which was counted, from a failure of the network.
+func isRefusal(err error) bool {
 	var refusal *HelloError
-	return errors.As(err, &refusal)
+	var failure *HandshakeError
+	return errors.As(err, &refusal) || errors.As(err, &failure)
 }

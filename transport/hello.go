@@ -138,6 +138,8 @@ func (h *hello) refusal(own *hello) *HelloError {
 		e.Got, e.Want = uint64(h.from), uint64(own.to)
 	case HelloSelf, HelloPeer, HelloDirection:
 		e.Got, e.Want = uint64(h.from), uint64(own.from)
+	case HelloIdentity:
+		e.Got, e.Want = uint64(own.from), uint64(own.from) // what our certificate says, they know
 	case HelloIncarnation:
 		e.Got, e.Want = h.met, own.incarnation
 	case HelloOwnIncarnation:

@@ -207,7 +207,7 @@ func (p *peer) dial(lane Lane) {
 func (p *peer) attempt(lane Lane, addr string, changed <-chan struct{}) time.Duration {
 	c, err := p.connect(lane, addr)
 	if err != nil {
-		if !isHelloError(err) {
+		if !isRefusal(err) {
 			p.t.counters.dialFailures.Add(1)
 		}
 		return 0

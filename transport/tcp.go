@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"maps"
@@ -40,14 +41,28 @@ type TCPConfig struct {
 	// DialBackoffMin and DialBackoffMax bound the pauses between attempts to
 	// connect. Zero means 20 ms and 2 s.
 	DialBackoffMin, DialBackoffMax time.Duration
-	// HelloTimeout bounds dialling, and the exchange of hellos. Zero means 5 s.
+	// HelloTimeout bounds dialling, and what comes next until the hellos are
+	// exchanged. Zero means 5 s.
 	HelloTimeout time.Duration
 	// PeerTimeout is how long a peer may be out of reach before its connections
 	// are given up; see the package comment. Zero means 10 s.
 	PeerTimeout time.Duration
 
+	// TLS is asked, for each new connection, what to secure it with. Nil means
+	// that connections are neither encrypted nor authenticated.
+	//
+	// The configuration needs this store's certificate, which names it as StoreURI
+	// does, RootCAs, and ClientCAs if they differ. Both sides prove who they are,
+	// in TLS 1.3. A VerifyConnection in it is called last and may refuse more, as
+	// by a list of what was revoked; its other settings hold as far as they do not
+	// weaken this. It must not be changed once it was returned: to replace a
+	// certificate or an authority, return another one. [TLSFiles] does so.
+	TLS func() (*tls.Config, error)
+	// Limits bounds what connections cost before their hello is accepted.
+	Limits Limits
+
 	// DialFunc and ListenFunc replace net.Dialer and net.Listen, for connections
-	// that are encrypted, authenticated, or made up by tests. Nil means plain TCP.
+	// made by other means. Nil means plain TCP. TLS is added to what they return.
 	DialFunc   func(ctx context.Context, addr string) (net.Conn, error)
 	ListenFunc func(addr string) (net.Listener, error)
 	// Rand is the source of jitter and of the nonces in hellos. Calls are
@@ -56,6 +71,10 @@ type TCPConfig struct {
 	// HelloRefused, when not nil, is told of each refused hello, from many
 	// goroutines. A mistake in the configuration of a cluster shows here.
 	HelloRefused func(err *HelloError)
+	// HandshakeFailed, when not nil, is told of each connection that could not be
+	// secured, from many goroutines. Like HelloRefused, it may be called as often
+	// as Limits allow connections.
+	HandshakeFailed func(err *HandshakeError)
 }
 
 // Validate reports all faults at once.
@@ -79,6 +98,9 @@ func (c *TCPConfig) Validate() error {
 	}
 	if _, ok := c.Peers[0]; ok {
 		fault("Peers: store 0 does not exist")
+	}
+	if err := c.Limits.Validate(); err != nil {
+		faults = append(faults, err)
 	}
 	return errors.Join(faults...)
 }
@@ -130,6 +152,8 @@ type TCP struct {
 	listener net.Listener
 	own      hello // what this store says of itself; to, lane and nonce are filled in
 	handler  Handler
+	secure   *security // nil: plain TCP
+	door     *door
 	pool     bufferPool
 	counters counters
 	now      func() time.Time // ages what waits for a connection; tests replace it
@@ -147,7 +171,6 @@ type TCP struct {
 	started  bool
 	closed   bool
 	closeErr error
-	greeting map[net.Conn]struct{} // connections without an accepted hello
 
 	randMu sync.Mutex // held around cfg.Rand
 }
@@ -161,6 +184,13 @@ func NewTCP(cfg TCPConfig) (*TCP, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
+	var secure *security
+	if cfg.TLS != nil {
+		secure = &security{provide: cfg.TLS, own: identity{cfg.Cluster, cfg.Store}}
+		if _, err := secure.config(); err != nil {
+			return nil, err // rather now than on each connection
+		}
+	}
 	listener, err := cfg.ListenFunc(cfg.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("transport: listen: %w", err)
@@ -168,6 +198,7 @@ func NewTCP(cfg TCPConfig) (*TCP, error) {
 	t := &TCP{
 		cfg:      cfg,
 		listener: listener,
+		secure:   secure,
 		own: hello{
 			minProtocol: wire.ProtocolVersion,
 			maxProtocol: wire.ProtocolVersion,
@@ -176,9 +207,9 @@ func NewTCP(cfg TCPConfig) (*TCP, error) {
 			incarnation: cfg.Incarnation,
 			frameCap:    uint64(cfg.MaxFrameBytes),
 		},
-		now:      time.Now,
-		closing:  make(chan struct{}),
-		greeting: make(map[net.Conn]struct{}),
+		door:    newDoor(cfg.Limits, time.Now),
+		now:     time.Now,
+		closing: make(chan struct{}),
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.peers.Store(&map[wire.StoreID]*peer{})
@@ -207,6 +238,7 @@ func (t *TCP) SetPeer(id wire.StoreID, addr string) error {
 	if t.closed {
 		return ErrClosed
 	}
+	t.door.settle(id, false, literalAddress(addr))
 	known := *t.peers.Load()
 	if p := known[id]; p != nil {
 		p.setAddr(addr)
@@ -275,9 +307,7 @@ func (t *TCP) Close() error {
 		close(t.closing)
 		t.cancel()
 		t.closeErr = t.listener.Close()
-		for nc := range t.greeting {
-			closeConn(nc)
-		}
+		t.door.close()
 		for _, p := range *t.peers.Load() {
 			p.closeQueues()
 		}
@@ -296,4 +326,7 @@ func (t *TCP) random() uint64 {
 
 // closeConn closes a connection whose fate is sealed: an error tells nothing
 // that matters any more.
-func closeConn(nc net.Conn) { _ = nc.Close() }
+//
+// It closes the socket: TLS would first say goodbye, which waits for a peer that
+// reads nothing.
+func closeConn(nc net.Conn) { _ = socket(nc).Close() }

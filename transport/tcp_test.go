@@ -22,6 +22,7 @@ func TestTCPConfigValidate(t *testing.T) {
 		MaxFrameBytes:  1,
 		MaxQueueBytes:  -1,
 		PeerTimeout:    -1,
+		Limits:         Limits{MaxGreeting: -1, GreetingBytes: 1},
 		DialBackoffMin: time.Minute,
 		Peers:          map[wire.StoreID]string{0: ""},
 	}
@@ -29,7 +30,7 @@ func TestTCPConfigValidate(t *testing.T) {
 	if err == nil {
 		t.Fatal("a bad config was accepted")
 	}
-	for _, field := range []string{"Store", "MaxFrameBytes", "MaxQueueBytes", "PeerTimeout", "DialBackoffMin", "Peers"} {
+	for _, field := range []string{"Store", "MaxFrameBytes", "MaxQueueBytes", "PeerTimeout", "DialBackoffMin", "Peers", "MaxGreeting", "GreetingBytes"} {
 		if !strings.Contains(err.Error(), field) {
 			t.Errorf("no word of %s in %q", field, err)
 		}
@@ -205,30 +206,48 @@ func TestHelloTimeout(t *testing.T) {
 	expectClosed(t, dialRaw(t, s.Addr()))
 }
 
-// T4: nor are too many of them.
+// T4: nor are too many of them: who comes last is heard, who came first must go.
 func TestTooManyWithoutHello(t *testing.T) {
-	s := newServer(t, func(cfg *TCPConfig) { cfg.HelloTimeout = time.Hour })
-	silent := make([]net.Conn, maxGreeting)
-	for i := range silent {
-		silent[i] = dialRaw(t, s.Addr())
+	const most = 4
+	s := newServer(t, func(cfg *TCPConfig) {
+		cfg.HelloTimeout = time.Hour
+		cfg.Limits.MaxGreetingPerAddress = most
+	})
+	var silent []net.Conn
+	for range most {
+		silent = append(silent, dialRaw(t, s.Addr()))
 	}
-	expectClosed(t, dialRaw(t, s.Addr()))
+	connectRaw(t, s.Addr(), rawHello())
+	expectClosed(t, silent[0])
+	s.await(upEvent)
 	if got := s.Stats().Overflows; got != 1 {
 		t.Errorf("%d overflows, want 1", got)
 	}
-	// One that leaves makes room, as soon as the server has noticed.
-	closeConn(silent[0])
-	h := rawHello()
-	b := h.encode()
-	for {
-		nc := dialRaw(t, s.Addr())
-		_, werr := nc.Write(b[:])
-		_, rerr := io.ReadFull(nc, make([]byte, helloBytes))
-		if werr == nil && rerr == nil {
-			break
-		}
+	mustClose(t, s)
+	for _, nc := range silent[1:] {
+		expectClosed(t, nc)
 	}
-	s.await(upEvent)
+}
+
+// T4: who comes too often is not heard.
+func TestTooManyAccepts(t *testing.T) {
+	noLeak(t)
+	tr := newTestTCP(t, TCPConfig{
+		Cluster: testCluster, Store: 2, Peers: map[wire.StoreID]string{1: ""}, Limits: Limits{AcceptsPerSecond: 1},
+	})
+	began := tr.door.began
+	tr.door.now = func() time.Time { return began }
+	r := mustStart(t, tr)
+	connectRaw(t, tr.Addr(), rawHello())
+	r.await(upEvent)
+	// The refusal may come before the test's end of the connection is complete.
+	if nc, err := net.Dial("tcp", tr.Addr()); err == nil {
+		expectClosed(t, nc)
+		closeConn(nc)
+	}
+	if got := tr.Stats(); got.AcceptsRefused != 1 || got.Connects != 1 {
+		t.Errorf("stats %+v", got)
+	}
 }
 
 // A frame that is not right costs its connection, whose end names the fault.

@@ -45,12 +45,14 @@ type Transport interface {
 type Stats struct {
 	Lanes [Lanes]LaneStats
 
-	Connects       uint64 // connections whose hello both sides accepted
-	HellosRefused  uint64 // by either side
-	BadFrames      uint64 // each cost its connection
-	DialFailures   uint64
-	AcceptFailures uint64
-	Overflows      uint64 // connections closed unread: too many had no hello yet
+	Connects         uint64 // connections whose hello both sides accepted
+	HellosRefused    uint64 // by either side
+	HandshakesFailed uint64 // connections that could not be secured
+	BadFrames        uint64 // each cost its connection
+	DialFailures     uint64
+	AcceptFailures   uint64
+	AcceptsRefused   uint64 // connections closed unread: too many came at a time
+	Overflows        uint64 // connections closed before their hello: too many had none yet
 }
 
 // LaneStats counts the frames of one lane over all peers.
@@ -65,13 +67,15 @@ type LaneStats struct {
 // counters are the live form of Stats. Lanes are a cache line apart in each
 // direction, as writers and readers of both lanes count at the same time.
 type counters struct {
-	lanes          [Lanes]laneCounters
-	connects       atomic.Uint64
-	hellosRefused  atomic.Uint64
-	badFrames      atomic.Uint64
-	dialFailures   atomic.Uint64
-	acceptFailures atomic.Uint64
-	overflows      atomic.Uint64
+	lanes            [Lanes]laneCounters
+	connects         atomic.Uint64
+	hellosRefused    atomic.Uint64
+	handshakesFailed atomic.Uint64
+	badFrames        atomic.Uint64
+	dialFailures     atomic.Uint64
+	acceptFailures   atomic.Uint64
+	acceptsRefused   atomic.Uint64
+	overflows        atomic.Uint64
 }
 
 type laneCounters struct {
@@ -86,12 +90,14 @@ type laneCounters struct {
 
 func (c *counters) stats() Stats {
 	s := Stats{
-		Connects:       c.connects.Load(),
-		HellosRefused:  c.hellosRefused.Load(),
-		BadFrames:      c.badFrames.Load(),
-		DialFailures:   c.dialFailures.Load(),
-		AcceptFailures: c.acceptFailures.Load(),
-		Overflows:      c.overflows.Load(),
+		Connects:         c.connects.Load(),
+		HellosRefused:    c.hellosRefused.Load(),
+		HandshakesFailed: c.handshakesFailed.Load(),
+		BadFrames:        c.badFrames.Load(),
+		DialFailures:     c.dialFailures.Load(),
+		AcceptFailures:   c.acceptFailures.Load(),
+		AcceptsRefused:   c.acceptsRefused.Load(),
+		Overflows:        c.overflows.Load(),
 	}
 	for i := range s.Lanes {
 		l := &c.lanes[i]
