@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"runtime"
@@ -32,8 +33,15 @@ type Config struct {
 	Listen string
 	// Peers are the addresses of the other stores. Store.SetPeer adds more.
 	Peers map[wire.StoreID]string
-	// Transport replaces TCP. Listen and Peers are then not used. The store
-	// closes it.
+	// TLS is asked for each new connection to or from another store what to secure
+	// it with: mutual TLS 1.3, see [transport.TCPConfig]. [transport.TLSFiles] is
+	// such a function for files. Nil means that connections are neither encrypted
+	// nor authenticated: whoever reaches Listen can speak for any store.
+	TLS func() (*tls.Config, error)
+	// Limits bounds what connections cost before it is known whose they are.
+	Limits transport.Limits
+	// Transport replaces TCP. Listen, Peers, TLS and Limits are then not used. The
+	// store closes it.
 	Transport transport.Transport
 	// FS replaces the operating system's files.
 	FS raftlog.FS
@@ -165,6 +173,9 @@ func (c Config) Validate() error {
 	}
 	if _, ok := c.Peers[0]; ok {
 		fault("Peers", "store 0", "is not a store")
+	}
+	if err := c.Limits.Validate(); err != nil {
+		faults = append(faults, err)
 	}
 	c = c.withDefaults()
 	const mib = 1 << 20

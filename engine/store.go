@@ -179,17 +179,7 @@ func open(cfg Config, serial bool) (*Store, error) {
 	}
 	s.transport = cfg.Transport
 	if s.transport == nil {
-		s.transport, err = transport.NewTCP(transport.TCPConfig{
-			Cluster:     cfg.Cluster,
-			Store:       cfg.ID,
-			Incarnation: s.log.Identity().Incarnation,
-			Listen:      cfg.Listen,
-			Peers:       cfg.Peers,
-			Rand:        s.seeds.Uint64,
-			HelloRefused: func(err *transport.HelloError) {
-				cfg.Logger.Warn("hello refused", zap.Error(err))
-			},
-		})
+		s.transport, err = s.listenTCP()
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("store %d: listen on %s: %w", cfg.ID, cfg.Listen, err), s.log.Close())
 		}

@@ -54,6 +54,18 @@ type File interface {
 	DropCache() error
 }
 
+// makeOwnDir makes the directory of a log. A file system that knows owners takes
+// it from everybody else, also when it was there before.
+func makeOwnDir(fsys FS, dir string) error {
+	if err := makeDir(fsys, dir); err != nil {
+		return err
+	}
+	if owned, ok := fsys.(interface{ Restrict(dir string) error }); ok {
+		return owned.Restrict(dir)
+	}
+	return nil
+}
+
 // makeDir makes dir and what is missing above it, durably: level by level, each
 // synced into its parent, so that a power cut never takes a log whose directory
 // was not durable. The lowest level that is there already may have been made by

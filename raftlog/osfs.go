@@ -1,17 +1,30 @@
 package raftlog
 
 import (
+	"errors"
 	"io"
 	"os"
 )
 
-// OSFS is the file system of the operating system.
+// OSFS is the file system of the operating system. What it makes can be used by
+// its owner only, and what it finds is restricted to that.
 type OSFS struct{}
+
+// Permissions of what the log makes.
+const (
+	dirMode  os.FileMode = 0o700
+	fileMode os.FileMode = 0o600
+)
 
 var _ FS = OSFS{}
 
-// MkdirAll makes dir, readable by its owner only.
-func (OSFS) MkdirAll(dir string) error { return os.MkdirAll(dir, 0o700) }
+// MkdirAll makes dir, for its owner only. One that exists keeps its permissions: it may be a parent
+// that holds other things.
+func (OSFS) MkdirAll(dir string) error { return os.MkdirAll(dir, dirMode) }
+
+// Restrict takes a directory that belongs to the log from everybody but its
+// owner.
+func (OSFS) Restrict(dir string) error { return restrictDir(dir) }
 
 // Create makes an empty file.
 func (OSFS) Create(name string) (File, error) {
@@ -45,7 +58,7 @@ func (OSFS) SyncDir(dir string) error { return syncDir(dir) }
 
 // Lock takes an advisory lock on the file name, which it creates.
 func (OSFS) Lock(name string) (io.Closer, error) {
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := openOwn(name, os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return nil, err
 	}
@@ -58,11 +71,24 @@ func (OSFS) Lock(name string) (io.Closer, error) {
 }
 
 func openOS(name string, flags int) (File, error) {
-	f, err := os.OpenFile(name, flags, 0o600)
+	f, err := openOwn(name, flags)
 	if err != nil {
 		return nil, err
 	}
 	return osFile{f}, nil
+}
+
+// openOwn opens a file that only its owner may use, from here on.
+func openOwn(name string, flags int) (*os.File, error) {
+	// All names are made here, of numbers: none comes from a peer.
+	f, err := os.OpenFile(name, flags, fileMode) // #nosec G304 -- see above
+	if err != nil {
+		return nil, err
+	}
+	if err := restrictFile(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 type osFile struct{ *os.File }

@@ -5,6 +5,7 @@ package raftlog
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -26,4 +27,33 @@ func lockFile(f *os.File) error {
 		return fmt.Errorf("%s: %w", f.Name(), ErrLocked)
 	}
 	return err
+}
+
+// restrictDir takes dir from group and others. Where it is not ours to change, as
+// a volume that was mounted for this process, that is left to who made it, unless
+// everybody may write to it: then anybody could put another log in its place.
+func restrictDir(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	mode := info.Mode()
+	if mode.Perm()&^dirMode == 0 {
+		return nil
+	}
+	err = os.Chmod(dir, mode.Perm()&dirMode)
+	const everybodyWrites = 0o002
+	if errors.Is(err, fs.ErrPermission) && mode.Perm()&everybodyWrites == 0 {
+		return nil
+	}
+	return err
+}
+
+// restrictFile takes a file from group and others.
+func restrictFile(f *os.File) error {
+	info, err := f.Stat()
+	if err != nil || info.Mode().Perm()&^fileMode == 0 {
+		return err
+	}
+	return f.Chmod(info.Mode().Perm() & fileMode)
 }

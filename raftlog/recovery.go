@@ -33,7 +33,7 @@ func Open(o Options) (*Log, error) {
 		return nil, err
 	}
 	o = o.withDefaults()
-	if err := makeDir(o.FS, o.Dir); err != nil {
+	if err := makeOwnDir(o.FS, o.Dir); err != nil {
 		return nil, err
 	}
 	lock, err := o.FS.Lock(filepath.Join(o.Dir, lockName))
