@@ -3,9 +3,12 @@ package engine_test
 import (
 	"context"
 	"fmt"
+	"log"
 	"os"
 
 	"multiraft/engine"
+	"multiraft/transport"
+	"multiraft/wire"
 )
 
 // adder is a state machine: a sum of command lengths.
@@ -106,4 +109,24 @@ func ExampleStore_ProposeBatch() {
 	fmt.Println(batch.Len(), "commands,", batch.Err())
 	// Output:
 	// 4 commands, <nil>
+}
+
+// A store whose certificate, key and authorities are in files, which may be
+// replaced while it runs. See docs/security.md for how to make them.
+func ExampleConfig_tls() {
+	files := &transport.TLSFiles{
+		Certificate: "store1.pem", Key: "store1.key", Authorities: "authority.pem",
+		Failed: func(err error) { log.Print(err) },
+	}
+	store, err := engine.Open(engine.Config{
+		Cluster: 7, ID: 1, Dir: "data", Listen: ":7001", TLS: files.Config,
+		Peers: map[wire.StoreID]string{2: "store2:7001", 3: "store3:7001"},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(store.Addr())
+	if err := store.Close(); err != nil {
+		log.Fatal(err)
+	}
 }

@@ -115,6 +115,13 @@ func hostiles(t *testing.T) []hostile {
 	}
 }
 
+// hangUp ends a hostile connection, if there is one.
+func hangUp(nc net.Conn) {
+	if nc != nil {
+		_ = nc.Close() // the store may have done so first
+	}
+}
+
 // Thousands of hostile connections to all stores, from the address of the peers
 // and from others, do not end a connection between stores, cause no election and
 // cost little memory. Writes go on meanwhile.
@@ -164,19 +171,15 @@ func TestFlood(t *testing.T) {
 				}
 				opened.Add(1)
 				if err := nc.SetDeadline(time.Now().Add(time.Minute)); err != nil || !ways[r.IntN(len(ways))](nc) {
-					_ = nc.Close() // nothing was expected of it
+					hangUp(nc)
 					continue
 				}
 				at := r.IntN(kept)
-				if held[at] != nil {
-					_ = held[at].Close()
-				}
+				hangUp(held[at])
 				held[at] = nc
 			}
 			for _, nc := range held {
-				if nc != nil {
-					_ = nc.Close()
-				}
+				hangUp(nc)
 			}
 		})
 	}

@@ -16,5 +16,5 @@ func (b *backoff) reset() { b.span = 0 }
 func (b *backoff) next() time.Duration {
 	b.span = min(max(b.min, 2*b.span), b.max)
 	half := b.span / 2
-	return b.span - time.Duration(b.rand()%uint64(half+1))
+	return b.span - time.Duration(b.rand()%uint64(half+1)) // #nosec G115 -- half is not negative, what is left of it no larger
 }

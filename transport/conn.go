@@ -110,7 +110,7 @@ func (c *conn) read() {
 			return
 		}
 		counters.framesReceived.Add(1)
-		counters.bytesReceived.Add(uint64(frameHeaderBytes + len(payload)))
+		counters.bytesReceived.Add(unsigned(frameHeaderBytes + len(payload)))
 		handler.HandleFrame(from, payload)
 	}
 }
@@ -125,7 +125,7 @@ func (c *conn) write() {
 			return
 		}
 		err := c.writer.write(frames)
-		n, size := uint64(len(frames)), uint64(framesBytes(frames))
+		n, size := unsigned(len(frames)), unsigned(framesBytes(frames))
 		queue.release(frames)
 		if err != nil {
 			counters.framesDropped.Add(n)

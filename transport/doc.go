@@ -27,14 +27,17 @@
 //     only between PeerUp and PeerDown of that peer.
 //   - T3: Send never blocks. What waits to be sent is bounded in bytes per link;
 //     a link that is not connected keeps frames for two to four seconds at most.
-//   - T4: nothing but a hello is read from a connection until the hello is
-//     accepted, and a connection that has not got so far is bounded in time and
-//     in number.
-//   - T5: no length is believed before it is checked against the frame cap.
+//   - T4: nothing but a handshake and a hello is read from a connection until the
+//     hello is accepted. Connections that have not got so far are bounded in
+//     number, rate, bytes and time, see [Limits].
+//   - T5: no length is believed before it is checked against the frame cap, and
+//     memory for a large frame grows with what has arrived of it.
 //   - T6: at most one connection serves a link. The newest wins, the older one
 //     has delivered its last frame before the newer delivers its first.
 //   - T7: a store never talks to two incarnations of a peer at a time, and never
 //     to an older one after it met a newer one.
+//   - T8: with TLS, HandleFrame names the store that the certificate of the frame's
+//     connection is for.
 //
 // # Lost peers
 //
@@ -47,15 +50,19 @@
 //
 // # Trust
 //
-// A hello is a check against mistakes, not against attackers: whoever can reach
-// the port and knows the cluster id can claim to be any store. Keep the network
-// private or bring an authenticated connection through the Dial and Listen
-// hooks.
+// With [TCPConfig].TLS both sides of a connection prove which store of which
+// cluster they are, by a certificate that names it (see [StoreURI]), and the hello
+// must say the same. docs/security.md tells what that is good for, how to make
+// certificates and how to replace them.
+//
+// Without, a hello is a check against mistakes, not against attackers: whoever can
+// reach the port and knows the cluster id can claim to be any store. Keep the
+// network private then.
 //
 // # Concurrency
 //
 // Every method of a transport is safe from any goroutine. Send and Buffer may
 // be called from within Handler methods; Close must not, as it waits for them.
 // Locks are taken in this order: TCP.mu or Network.mu, peer.mu, frameQueue.mu,
-// bufferPool.mu. No Handler method is called with a lock held.
+// bufferPool.mu. door.mu is taken after TCP.mu, and with no other. No Handler method is called with a lock held.
 package transport

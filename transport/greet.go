@@ -107,7 +107,7 @@ func (t *TCP) hear(g *guest) (*conn, error) {
 	}
 	if refusal != nil {
 		own.verdict = refusal.Field
-		t.refused(nc, refusal)
+		t.report(nc, refusal)
 	}
 	answer := own.encode()
 	_, err = nc.Write(answer[:])
@@ -172,7 +172,8 @@ func (t *TCP) greetAcceptor(p *peer, lane Lane, socket net.Conn) (*conn, error) 
 		refusal = p.meet(theirs.incarnation)
 	}
 	if refusal != nil {
-		return nil, t.refused(nc, refusal)
+		t.report(nc, refusal)
+		return nil, refusal
 	}
 	if t.secure != nil {
 		t.door.settle(p.id, true, addressOf(socket.RemoteAddr()))
@@ -188,19 +189,19 @@ func (t *TCP) readHello(nc net.Conn) (theirs hello, err error) {
 		return theirs, err
 	}
 	if refusal := theirs.decode(&b); refusal != nil {
-		return theirs, t.refused(nc, refusal)
+		t.report(nc, refusal)
+		return theirs, refusal
 	}
 	return theirs, nil
 }
 
-// refused counts and reports a refusal.
-func (t *TCP) refused(nc net.Conn, err *HelloError) error {
+// report counts a refusal and tells who wants to know.
+func (t *TCP) report(nc net.Conn, err *HelloError) {
 	err.Addr = nc.RemoteAddr().String()
 	t.counters.hellosRefused.Add(1)
 	if t.cfg.HelloRefused != nil {
 		t.cfg.HelloRefused(err)
 	}
-	return err
 }
 
 // wait pauses. It returns false when the transport closes meanwhile.

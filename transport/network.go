@@ -97,7 +97,7 @@ func (n *Network) joinLocked(cluster uint64, store wire.StoreID, incarnation uin
 			cluster:     cluster,
 			from:        store,
 			incarnation: incarnation,
-			frameCap:    uint64(n.cfg.MaxFrameBytes),
+			frameCap:    unsigned(n.cfg.MaxFrameBytes),
 		},
 	}
 	e.links.Store(&map[wire.StoreID]*link{})
@@ -344,9 +344,10 @@ func (f *flow) run() {
 	}
 	f.to.handler.PeerUp(f.from.own.from, f.from.own.incarnation)
 	var lanes sync.WaitGroup
-	for lane, q := range f.link.queues {
+	for lane := range Lane(Lanes) {
+		q := f.link.queues[lane]
 		q.connect()
-		lanes.Go(func() { f.deliver(Lane(lane), q) })
+		lanes.Go(func() { f.deliver(lane, q) })
 	}
 	lanes.Wait()
 	for _, q := range f.link.queues {
@@ -373,12 +374,12 @@ func (f *flow) deliver(lane Lane, q *frameQueue) {
 			}
 			delivered++
 			received.framesReceived.Add(1)
-			received.bytesReceived.Add(uint64(frameHeaderBytes + len(payload)))
+			received.bytesReceived.Add(unsigned(frameHeaderBytes + len(payload)))
 			f.to.handler.HandleFrame(f.from.own.from, append(arena.Alloc(len(payload)), payload...))
 		}
-		sent.framesSent.Add(uint64(delivered))
-		sent.bytesSent.Add(uint64(framesBytes(frames[:delivered])))
-		sent.framesDropped.Add(uint64(len(frames) - delivered))
+		sent.framesSent.Add(unsigned(delivered))
+		sent.bytesSent.Add(unsigned(framesBytes(frames[:delivered])))
+		sent.framesDropped.Add(unsigned(len(frames) - delivered))
 		q.release(frames)
 	}
 }

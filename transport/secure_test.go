@@ -210,7 +210,9 @@ func TestGarbageInsteadOfHandshake(t *testing.T) {
 			nc := dialRaw(t, s.Addr())
 			// The server may close before it has taken all of it.
 			_, _ = nc.Write(bytes)
-			failed.await(t)
+			if failure := failed.await(t); failure.Peer != 0 {
+				t.Errorf("failed with %v", failure)
+			}
 			if _, err := io.Copy(io.Discard, nc); errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Error("the connection stays open")
 			}
@@ -432,7 +434,9 @@ func TestLiveReload(t *testing.T) {
 	if _, _, err := greetSecured(t, s.Addr(), rawConfig(old), rawHello()); err == nil {
 		t.Error("a certificate of the authority that was replaced still opens connections")
 	}
-	failed.await(t)
+	if failure := failed.await(t); failure.Peer != 0 {
+		t.Errorf("failed with %v", failure)
+	}
 	key, _ := sessionKeys(h.nonce, answer.nonce)
 	if _, err := existing.Write(encodeFrames(t, 0, key, []byte{0, 'a'})); err != nil {
 		t.Fatal(err)

@@ -205,7 +205,7 @@ func NewTCP(cfg TCPConfig) (*TCP, error) {
 			cluster:     cfg.Cluster,
 			from:        cfg.Store,
 			incarnation: cfg.Incarnation,
-			frameCap:    uint64(cfg.MaxFrameBytes),
+			frameCap:    unsigned(cfg.MaxFrameBytes),
 		},
 		door:    newDoor(cfg.Limits, time.Now),
 		now:     time.Now,

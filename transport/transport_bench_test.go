@@ -1,20 +1,32 @@
 package transport
 
 import (
+	"crypto/tls"
 	"fmt"
+	"io"
+	"net"
 	"testing"
 
+	"multiraft/internal/testca"
 	"multiraft/wire"
 )
 
-// benchmarkPair is two connected stores of each implementation.
+// implementations to compare: TCP plain and with TLS, and without sockets.
+var implementations = []string{"tcp", "tls", "network"}
+
+// benchmarkPair is two connected stores of an implementation.
 func benchmarkPair(b *testing.B, impl string) (from, to Transport) {
 	if impl == "network" {
 		n := NewNetwork(NetworkConfig{})
 		return n.Transport(1), n.Transport(2)
 	}
-	x := newTestTCP(b, TCPConfig{Store: 1})
-	y := newTestTCP(b, TCPConfig{Store: 2, Peers: map[wire.StoreID]string{1: ""}})
+	one := TCPConfig{Store: 1}
+	two := TCPConfig{Store: 2, Peers: map[wire.StoreID]string{1: ""}}
+	if impl == "tls" {
+		ca := testca.New(b)
+		one.TLS, two.TLS = ca.Provider(StoreURI(0, 1)), ca.Provider(StoreURI(0, 2))
+	}
+	x, y := newTestTCP(b, one), newTestTCP(b, two)
 	if err := x.SetPeer(2, y.Addr()); err != nil {
 		b.Fatal(err)
 	}
@@ -53,7 +65,7 @@ func startPair(b *testing.B, impl string) (from, to Transport, c *counter) {
 
 // BenchmarkStream is one lane one way, with up to 4 MiB on the way.
 func BenchmarkStream(b *testing.B) {
-	for _, impl := range []string{"tcp", "network"} {
+	for _, impl := range implementations {
 		for _, size := range []int{64, 1 << 10, 16 << 10, 64 << 10} {
 			b.Run(fmt.Sprintf("impl=%s/frame=%dB", impl, size), func(b *testing.B) {
 				from, _, c := startPair(b, impl)
@@ -95,7 +107,7 @@ func (p *pong) PeerDown(wire.StoreID, error) {}
 
 // BenchmarkPingPong is one frame at a time, there and back.
 func BenchmarkPingPong(b *testing.B) {
-	for _, impl := range []string{"tcp", "network"} {
+	for _, impl := range implementations {
 		for _, size := range []int{64, 4 << 10} {
 			b.Run(fmt.Sprintf("impl=%s/frame=%dB", impl, size), func(b *testing.B) {
 				from, to := benchmarkPair(b, impl)
@@ -121,5 +133,49 @@ func BenchmarkPingPong(b *testing.B) {
 				}
 			})
 		}
+	}
+}
+
+// BenchmarkConnect is the way from a dialled socket to an accepted hello, on both
+// sides: what a reconnect costs, and what a stranger can make a store spend.
+func BenchmarkConnect(b *testing.B) {
+	for _, impl := range []string{"tcp", "tls"} {
+		b.Run("impl="+impl, func(b *testing.B) {
+			most := Limits{AcceptsPerSecond: 1 << 20, AcceptsPerSecondPerAddress: 1 << 20, GreetingBytesPerSecond: 1 << 30}
+			cfg := TCPConfig{Store: 2, Peers: map[wire.StoreID]string{1: ""}, Limits: most}
+			var config *tls.Config
+			if impl == "tls" {
+				ca := testca.New(b)
+				cfg.TLS = ca.Provider(StoreURI(0, 2))
+				config = ca.Config(StoreURI(0, 1))
+				config.NextProtos = []string{nextProtocol}
+				config.InsecureSkipVerify = true // only the store's side is of interest
+			}
+			tr := newTestTCP(b, cfg)
+			if err := tr.Start(&counter{up: make(chan struct{}, 1<<20)}); err != nil {
+				b.Fatal(err)
+			}
+			h := rawHello()
+			h.cluster, h.incarnation = 0, 1
+			hello := h.encode()
+			answer := make([]byte, helloBytes)
+			b.ReportAllocs()
+			for b.Loop() {
+				nc, err := net.Dial("tcp", tr.Addr())
+				if err != nil {
+					b.Fatal(err)
+				}
+				if config != nil {
+					nc = tls.Client(nc, config)
+				}
+				if _, err := nc.Write(hello[:]); err != nil {
+					b.Fatal(err)
+				}
+				if _, err := io.ReadFull(nc, answer); err != nil {
+					b.Fatal(err)
+				}
+				reset(nc)
+			}
+		})
 	}
 }
