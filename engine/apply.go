@@ -23,6 +23,7 @@ type applier struct {
 	run     applyQueue
 	entries []Entry
 	done    []*Pending
+	out     outboxes // results of forwarded proposals
 	buf     []byte
 }
 
@@ -37,6 +38,7 @@ type taskKind uint8
 
 const (
 	taskProposed   taskKind = iota // pending proposals took [first, first+len)
+	taskResults                    // pending proposals have their results from another store
 	taskRefused                    // pending proposals never got an index
 	taskCommitted                  // entries [first, last] are committed
 	taskRead                       // reads may be served once last is applied
@@ -159,6 +161,7 @@ func (a *applier) step() bool {
 		a.task(&a.run.tasks[i])
 	}
 	a.notify()
+	a.out.flush(a.store)
 	a.store.applied(a.run.bytes)
 	a.run.reset()
 	return true
@@ -174,6 +177,8 @@ func (a *applier) task(t *applyTask) {
 			return
 		}
 		r.apply.runs = append(r.apply.runs, pendingRun{first: t.first, next: t.first, term: t.term, list: t.pending})
+	case taskResults:
+		a.finishList(r, t.pending)
 	case taskRefused:
 		a.endList(r, t.pending, t.err)
 	case taskCommitted:
@@ -414,9 +419,16 @@ func (a *applier) notify() {
 
 // endList completes proposals with an error.
 func (a *applier) endList(r *replica, list []*Pending, err error) {
-	bytes := int64(0)
 	for _, p := range list {
 		p.result, p.err = Result{}, err
+	}
+	a.finishList(r, list)
+}
+
+// finishList completes proposals that have their results.
+func (a *applier) finishList(r *replica, list []*Pending) {
+	bytes := int64(0)
+	for _, p := range list {
 		bytes += int64(p.bytes)
 		p.bytes = 0
 		a.done = append(a.done, p)

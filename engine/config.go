@@ -113,6 +113,13 @@ type Config struct {
 	// and sent, 512 bytes to 1 MiB. Zero means 256 KiB.
 	SnapshotChunkBytes int
 
+	// ForwardProposals has replicas that do not lead send proposals to the leader,
+	// instead of refusing them with [*NotLeaderError]. Off by default: a client
+	// that is told the leader goes there itself, which saves a hop and both stores
+	// the work, and a proposal on another store may end in ErrNoAnswer, where a
+	// refusal would have been certain. All stores take what others forward.
+	ForwardProposals bool
+
 	// Seed of the election time-outs. Zero means a random one.
 	Seed uint64
 	// Logger receives what an operator should see. Nil means silence.

@@ -29,6 +29,12 @@ var (
 	// ErrProposalDropped completes proposals that another leader's entries
 	// replaced. They did not take effect and never will.
 	ErrProposalDropped = errors.New("proposal was dropped")
+	// ErrNoAnswer completes forwarded proposals that the leader did not answer in
+	// time. Whether they take effect is unknown.
+	ErrNoAnswer = errors.New("no answer from the leader, outcome unknown")
+	// ErrResultTooLarge completes forwarded proposals that were applied, and whose
+	// result is too large to be sent.
+	ErrResultTooLarge = errors.New("result of a forwarded proposal is too large")
 	// ErrNoLeader answers reads for which no leader was found in time. The
 	// read may be repeated.
 	ErrNoLeader = errors.New("no leader")

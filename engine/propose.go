@@ -9,7 +9,9 @@ import (
 // Propose replicates a command and returns what the state machine answered when
 // it was applied here. The command is copied before Propose returns.
 //
-// A replica that does not lead returns [*NotLeaderError]; budgets that are used
+// A replica that does not lead returns [*NotLeaderError], or with
+// Config.ForwardProposals has the leader propose the command and returns what the
+// leader's state machine answered; when no answer comes, [ErrNoAnswer]. Budgets that are used
 // up return ErrBusy at once. When ctx ends first, its error is returned and the
 // outcome is unknown.
 func (g *Group) Propose(ctx context.Context, command []byte) (Result, error) {
@@ -67,9 +69,8 @@ func (r *replica) enqueue(command []byte, p *Pending) (first bool, err error) {
 	if err := r.state(); err != nil {
 		return false, err
 	}
-	if !r.isLeader() {
-		leader := r.leader()
-		return false, &NotLeaderError{Group: r.id, Leader: leader.Replica, Store: leader.Store}
+	if !r.isLeader() && !(s.cfg.ForwardProposals && r.lead.Load() != 0) {
+		return false, r.notLeader()
 	}
 	bytes := int64(wire.PayloadBytes(len(command)))
 	if r.inflightBytes.Add(bytes) > s.cfg.MaxGroupInflightBytes {

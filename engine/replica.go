@@ -86,6 +86,12 @@ type replica struct {
 
 	keepEntries uint64 // see Config.KeepEntries
 
+	forwards []forward // proposals on their way to the leader
+	led      wire.Term // the last term that this replica led since it was started
+	// Requests of other stores that were looked at in term originsTerm.
+	origins     []origin
+	originsTerm wire.Term
+
 	apply applyState // owned by the applier
 }
 
@@ -230,4 +236,10 @@ func (r *replica) refuseClosed() error {
 		return err
 	}
 	return ErrGroupStopped
+}
+
+// notLeader returns the refusal of a replica that does not lead.
+func (r *replica) notLeader() error {
+	leader := r.leader()
+	return &NotLeaderError{Group: r.id, Leader: leader.Replica, Store: leader.Store}
 }

@@ -63,7 +63,8 @@ type Entry struct {
 }
 
 // Result is what a state machine answers to one command. It reaches the caller
-// of Propose on the store that proposed it.
+// of Propose on the store that proposed it; for a forwarded proposal it is that of
+// the leader's machine.
 type Result struct {
 	Value uint64
 	Data  []byte

@@ -72,6 +72,7 @@ func (g *Group) Err() error { return g.replica.state() }
 // metrics are the store's counters.
 type metrics struct {
 	proposals       atomic.Int64
+	forwarded       atomic.Int64
 	applied         atomic.Int64
 	reads           atomic.Int64
 	elections       atomic.Int64
@@ -95,6 +96,7 @@ type Metrics struct {
 	Leading int64 // groups led now
 
 	Proposals int64 // commands that got an index here
+	Forwarded int64 // commands sent to leaders on other stores, again ones too
 	Applied   int64 // commands applied here
 	Reads     int64 // linearizable reads
 	Elections int64 // campaigns that replicas here started
@@ -136,6 +138,7 @@ func (s *Store) Metrics() Metrics {
 		Groups:          groups,
 		Leading:         m.leading.Load(),
 		Proposals:       m.proposals.Load(),
+		Forwarded:       m.forwarded.Load(),
 		Applied:         m.applied.Load(),
 		Reads:           m.reads.Load(),
 		Elections:       m.elections.Load(),

@@ -14,6 +14,8 @@ import (
 type relay struct {
 	arena  wire.Arena
 	stores map[wire.StoreID]*relayEnd
+	// loses says which frames do not arrive; nil: all do.
+	loses func(from, to wire.StoreID, payload []byte) bool
 }
 
 type relayEnd struct {
@@ -55,8 +57,9 @@ func (e *relayEnd) Buffer() []byte {
 func (e *relayEnd) Send(to wire.StoreID, lane wire.Lane, payload []byte) error {
 	e.stats.Lanes[lane].FramesSent++
 	e.stats.Lanes[lane].BytesSent += uint64(len(payload))
-	peer := e.relay.stores[to]
-	peer.inbox = append(peer.inbox, relayFrame{from: e.id, payload: append(e.relay.arena.Alloc(len(payload)), payload...)})
+	if peer := e.relay.stores[to]; e.relay.loses == nil || !e.relay.loses(e.id, to, payload) {
+		peer.inbox = append(peer.inbox, relayFrame{from: e.id, payload: append(e.relay.arena.Alloc(len(payload)), payload...)})
+	}
 	e.free = append(e.free, payload)
 	return nil
 }
@@ -90,13 +93,22 @@ func (m *countingMachine) Query(any) (any, error) { return m.applied, nil }
 
 func newSteppedCluster(t testing.TB, groups int) *steppedCluster {
 	t.Helper()
+	return newSteppedClusterWith(t, groups, nil)
+}
+
+func newSteppedClusterWith(t testing.TB, groups int, change func(*engine.Config)) *steppedCluster {
+	t.Helper()
 	c := &steppedCluster{t: t}
 	dir := t.TempDir()
 	for id := wire.StoreID(1); id <= 3; id++ {
-		store, steps, err := engine.OpenStepped(engine.Config{
+		cfg := engine.Config{
 			Cluster: 7, ID: id, Dir: filepath.Join(dir, fmt.Sprint(id)), Seed: uint64(id),
 			Transport: c.relay.end(id), NoSync: true, SegmentBytes: 16 << 20, Workers: 1, Appliers: 1,
-		})
+		}
+		if change != nil {
+			change(&cfg)
+		}
+		store, steps, err := engine.OpenStepped(cfg)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -52,6 +52,7 @@ type Store struct {
 	pendings slicePool[*Pending]
 	batches  batchPool
 	inboxes  sync.Pool
+	remotes  sync.Pool
 	waiters  sync.Pool
 	ackSlots []scheduler.Slot // owned by Durable
 
@@ -136,6 +137,7 @@ func open(cfg Config, serial bool) (*Store, error) {
 	s.blocks.maxCap = 2 * maxBlockBytes
 	s.pendings.maxCap = 16 << 10
 	s.inboxes.New = func() any { return &inbox{} }
+	s.remotes.New = func() any { return &remote{} }
 	s.waiters.New = func() any { return newWaiter() }
 	s.seeds.state.Store(cfg.Seed)
 	if cfg.Seed == 0 {
@@ -378,8 +380,7 @@ func (s *Store) leaderChanged(r *replica) {
 func (s *Store) refusal(r *replica, err error) error {
 	switch {
 	case errors.Is(err, group.ErrNotLeader):
-		leader := r.leader()
-		return &NotLeaderError{Group: r.id, Leader: leader.Replica, Store: leader.Store}
+		return r.notLeader()
 	case errors.Is(err, group.ErrBusy):
 		return ErrBusy
 	case errors.Is(err, group.ErrTransferring):

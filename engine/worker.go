@@ -28,6 +28,8 @@ type worker struct {
 	log   *logBatch
 	apply []applyQueue // per applier, swapped into it at the end of a round
 
+	forward wire.Message // about forwarded proposals, under construction
+
 	readsAsked    bool // reads were sent on their way in this round
 	readsAnswered bool // answers for reads came in this round
 }
@@ -134,6 +136,7 @@ func (w *worker) turn(r *replica, flags scheduler.Flags) {
 		return
 	}
 	core.Clock(now)
+	own := false
 	for node := box.first; node != nil; {
 		next := node.next
 		if n := int64(len(node.message.Entries)); n > 0 {
@@ -142,7 +145,18 @@ func (w *worker) turn(r *replica, flags scheduler.Flags) {
 		if node.stranger != 0 {
 			r.meet(node.message.From, node.stranger)
 		}
-		if err := core.Step(&node.message); err != nil {
+		var err error
+		switch node.message.Kind {
+		case wire.Propose:
+			var appended bool
+			appended, err = w.takeForwarded(r, &node.message)
+			own = own || appended
+		case wire.ProposeResponse:
+			err = w.forwardAnswered(r, &node.message, now)
+		default:
+			err = core.Step(&node.message)
+		}
+		if err != nil {
 			s.metrics.refusedMessages.Add(1)
 		}
 		w.free.add(node, &s.messages)
@@ -180,12 +194,17 @@ func (w *worker) turn(r *replica, flags scheduler.Flags) {
 	if len(box.transfers) > 0 {
 		w.startTransfers(r, box.transfers, now)
 	}
-	own := false
 	for _, run := range box.full {
 		own = w.propose(r, run.block, run.pending) || own
 	}
 	if len(box.pending) > 0 {
 		own = w.propose(r, box.block, box.pending) || own
+	}
+	forwardsDue := uint64(never)
+	if r.forwards != nil {
+		var appended bool
+		forwardsDue, appended = w.sendForwards(r, now)
+		own = own || appended
 	}
 	core.Tick(now)
 	if r.boot.attempts > 0 {
@@ -218,6 +237,7 @@ func (w *worker) turn(r *replica, flags scheduler.Flags) {
 	if len(r.reads) > 0 {
 		deadline = min(deadline, r.reads[0].expires)
 	}
+	deadline = min(deadline, forwardsDue)
 	if len(r.transfers) > 0 {
 		deadline = min(deadline, w.settleTransfers(r, now))
 	}
@@ -230,6 +250,10 @@ func (w *worker) turn(r *replica, flags scheduler.Flags) {
 //mr:hotpath
 func (w *worker) propose(r *replica, built wire.Block, pending []*Pending) bool {
 	s := w.store
+	if s.cfg.ForwardProposals && r.core.Role() != group.Leader {
+		w.hold(r, built, pending)
+		return false
+	}
 	// The block under construction goes back to its pool; the one that is
 	// logged and sent lives in the arena, where nobody has to count its users.
 	block := wire.Block(append(w.arena.Alloc(len(built)), built...))
@@ -378,6 +402,9 @@ func (w *worker) noteChanges(r *replica) {
 		q.tasks = append(q.tasks, applyTask{kind: taskLost, replica: r, err: ErrLeadershipLost})
 		w.endChanges(r, ErrLeadershipLost)
 	}
+	if role == group.Leader {
+		r.led = term
+	}
 	if led != (role == group.Leader) {
 		if led {
 			s.metrics.leading.Add(-1)
@@ -496,6 +523,7 @@ func (w *worker) endWaiting(r *replica, err error) {
 	}
 	r.reads, r.transfers = nil, nil
 	w.endChanges(r, err)
+	w.endForwards(r, err)
 }
 
 // keepAtEnd leaves in the log what the next start is to find.

@@ -381,22 +381,24 @@ func kinds() []Kind {
 		},
 		{
 			Name: "Propose",
-			Doc:  "Propose forwards commands to the leader.",
+			Doc:  "Propose forwards commands to the leader of its term.",
 			Carries: []Use{
 				{"Context", "names the request at its sender"},
 				{"Entries", "length-prefixed payloads, as in a block"},
 			},
 			Lane: Bulk,
+			Term: TermRule{Higher: KeepTerm, Lower: IgnoreOld},
 		},
 		{
 			Name: "ProposeResponse",
-			Doc:  "ProposeResponse answers a Propose.",
+			Doc:  "ProposeResponse tells results of a Propose; there may be several.",
 			Carries: []Use{
 				{"Reject", "nothing was appended"},
-				{"Index", "of the first command"},
+				{"Hint", "the place in the request of the first result; when refused, why"},
 				{"Context", "of the request"},
+				{"Entries", "results of commands, one behind the other"},
 			},
-			Term: ordinary,
+			Lane: Bulk,
 		},
 		{
 			Name: "Snapshot",

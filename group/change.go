@@ -277,7 +277,7 @@ func (g *Group) leadOn(old *wire.Membership) {
 	was := g.leading
 	ld := new(leading)
 	*ld = *was
-	ld.progressTable, ld.beats, ld.nudges = progressTable{}, 0, 0
+	ld.progressTable, ld.beats, ld.nudges, ld.confirms = progressTable{}, 0, 0, 0
 	g.leading = ld
 	ld.flights = make([]inflights, len(g.members.Members))
 	for slot := range g.members.Members {
@@ -301,6 +301,7 @@ func (g *Group) leadOn(old *wire.Membership) {
 			ld.unheard = ld.unheard.without(slot)
 		}
 	}
+	g.askAgain() // the quorum of a round on its way may be another now
 	for _, m := range old.Members {
 		if m.Replica != g.self {
 			g.tellRemoved(m.Replica)

@@ -96,7 +96,7 @@ func (d durability) String() string {
 //mr:hotpath
 func isTermless(k wire.MessageKind) bool {
 	switch k {
-	case wire.Transfer, wire.ReadIndex, wire.Propose, wire.Removed, wire.Wake, wire.Join, wire.SnapshotFetch, wire.SnapshotChunk:
+	case wire.Transfer, wire.ReadIndex, wire.ProposeResponse, wire.Removed, wire.Wake, wire.Join, wire.SnapshotFetch, wire.SnapshotChunk:
 		return true
 	}
 	return false
@@ -116,6 +116,8 @@ func termRuleOf(k wire.MessageKind) (higher highTermRule, lower lowTermRule) {
 		return keepTerm, refuseOld
 	case wire.PreVoteResponse:
 		return keepUnlessRejected, ignoreOld
+	case wire.Propose:
+		return keepTerm, ignoreOld
 	}
 	return adopt, ignoreOld
 }

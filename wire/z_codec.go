@@ -35,8 +35,8 @@ const (
 //	Transfer           (no term) Hint Context
 //	ReadIndex          (no term) Context
 //	ReadIndexResponse  Index Context
-//	Propose            (no term) Context Entries…
-//	ProposeResponse    Index Context
+//	Propose            Context Entries…
+//	ProposeResponse    (no term) Hint Context Entries…
 //	Snapshot           LogTerm Index Context Entries…
 //	SnapshotResponse   Index Context
 //	Removed            (no term) Context
@@ -60,8 +60,8 @@ var shapes = [256]shape{
 	Transfer:          {fixed: 48},
 	ReadIndex:         {fixed: 40},
 	ReadIndexResponse: {fixed: 56, flags: flagReject},
-	Propose:           {fixed: 40, tail: true},
-	ProposeResponse:   {fixed: 56, flags: flagReject},
+	Propose:           {fixed: 48, tail: true},
+	ProposeResponse:   {fixed: 48, flags: flagReject, tail: true},
 	Snapshot:          {fixed: 64, tail: true},
 	SnapshotResponse:  {fixed: 56, flags: flagReject},
 	Removed:           {fixed: 40},
@@ -157,15 +157,21 @@ func (m *Message) AppendTo(dst []byte) []byte {
 	case ReadIndex, Removed, Join:
 		b := (*[40]byte)(out)
 		le.PutUint64(b[32:], m.Context)
-	case ReadIndexResponse, ProposeResponse, SnapshotResponse:
+	case ReadIndexResponse, SnapshotResponse:
 		b := (*[56]byte)(out)
 		le.PutUint64(b[32:], uint64(m.Term))
 		le.PutUint64(b[40:], uint64(m.Index))
 		le.PutUint64(b[48:], m.Context)
 	case Propose:
-		b := (*[40]byte)(out)
-		le.PutUint64(b[32:], m.Context)
-		copy(out[40:], m.Entries)
+		b := (*[48]byte)(out)
+		le.PutUint64(b[32:], uint64(m.Term))
+		le.PutUint64(b[40:], m.Context)
+		copy(out[48:], m.Entries)
+	case ProposeResponse:
+		b := (*[48]byte)(out)
+		le.PutUint64(b[32:], uint64(m.Hint))
+		le.PutUint64(b[40:], m.Context)
+		copy(out[48:], m.Entries)
 	case Snapshot:
 		b := (*[64]byte)(out)
 		le.PutUint64(b[32:], uint64(m.Term))
@@ -261,16 +267,24 @@ func (m *Message) Decode(src []byte) (n int, err error) {
 	case ReadIndex, Removed, Join:
 		b := (*[40]byte)(src)
 		m.Context = le.Uint64(b[32:])
-	case ReadIndexResponse, ProposeResponse, SnapshotResponse:
+	case ReadIndexResponse, SnapshotResponse:
 		b := (*[56]byte)(src)
 		m.Term = Term(le.Uint64(b[32:]))
 		m.Index = Index(le.Uint64(b[40:]))
 		m.Context = le.Uint64(b[48:])
 	case Propose:
-		b := (*[40]byte)(src)
-		m.Context = le.Uint64(b[32:])
-		if n > 40 {
-			m.Entries = src[40:n:n]
+		b := (*[48]byte)(src)
+		m.Term = Term(le.Uint64(b[32:]))
+		m.Context = le.Uint64(b[40:])
+		if n > 48 {
+			m.Entries = src[48:n:n]
+		}
+	case ProposeResponse:
+		b := (*[48]byte)(src)
+		m.Hint = Index(le.Uint64(b[32:]))
+		m.Context = le.Uint64(b[40:])
+		if n > 48 {
+			m.Entries = src[48:n:n]
 		}
 	case Snapshot:
 		b := (*[64]byte)(src)

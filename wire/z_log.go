@@ -49,11 +49,16 @@ func (m *Message) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 		enc.AddUint64("context", m.Context)
 	case ReadIndex, Removed, Join:
 		enc.AddUint64("context", m.Context)
-	case ReadIndexResponse, ProposeResponse, SnapshotResponse:
+	case ReadIndexResponse, SnapshotResponse:
 		enc.AddUint64("term", uint64(m.Term))
 		enc.AddUint64("index", uint64(m.Index))
 		enc.AddUint64("context", m.Context)
 	case Propose:
+		enc.AddUint64("term", uint64(m.Term))
+		enc.AddUint64("context", m.Context)
+		enc.AddInt("entriesBytes", len(m.Entries))
+	case ProposeResponse:
+		enc.AddUint64("hint", uint64(m.Hint))
 		enc.AddUint64("context", m.Context)
 		enc.AddInt("entriesBytes", len(m.Entries))
 	case Snapshot:

@@ -88,16 +88,17 @@ const (
 	//	Index    the index that must be applied before reading
 	//	Context  of the request
 	ReadIndexResponse MessageKind = 12
-	// Propose forwards commands to the leader.
+	// Propose forwards commands to the leader of its term.
 	//
 	//	Context  names the request at its sender
 	//	Entries  length-prefixed payloads, as in a block
 	Propose MessageKind = 13
-	// ProposeResponse answers a Propose.
+	// ProposeResponse tells results of a Propose; there may be several.
 	//
 	//	Reject   nothing was appended
-	//	Index    of the first command
+	//	Hint     the place in the request of the first result; when refused, why
 	//	Context  of the request
+	//	Entries  results of commands, one behind the other
 	ProposeResponse MessageKind = 14
 	// Snapshot announces the state that replaces a follower's log.
 	//
@@ -229,7 +230,7 @@ func (l Lane) String() string {
 //mr:hotpath
 func (k MessageKind) Lane() Lane {
 	switch k {
-	case Append, Propose, Snapshot, SnapshotChunk:
+	case Append, Propose, ProposeResponse, Snapshot, SnapshotChunk:
 		return Bulk
 	}
 	return Urgent
