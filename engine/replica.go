@@ -10,6 +10,9 @@ import (
 	"multiraft/wire"
 )
 
+// The log tells the core which entries may be memberships.
+var _ group.SingleFinder = (*raftlog.Group)(nil)
+
 // Flags say why a group has to run. Several set at once cost one turn.
 const (
 	flagMessage scheduler.Flags = 1 << iota // messages or reads are in the mailbox

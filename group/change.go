@@ -98,12 +98,41 @@ func (t *tail) readConfigs(hi wire.Index, maxBytes int) ([]wire.Block, error) {
 	return blocks, nil
 }
 
-// scanBytes bounds what is read at once to look for memberships.
-const scanBytes = 1 << 20
+// scanBytes and scanReads bound what is read in one turn to look for memberships:
+// a turn has the worker of many groups, and a log may be long.
+const (
+	scanBytes = 64 << 10
+	scanReads = 16
+)
+
+// scanConfigs looks for memberships in what is left to be looked at, as far as one
+// turn may, and says whether that was all.
+func (t *tail) scanConfigs() (done bool, err error) {
+	c := t.configs
+	finder, _ := t.storage.(SingleFinder)
+	for range scanReads {
+		if finder != nil && c.next <= c.end {
+			// A membership is alone in its block.
+			c.next = finder.NextSingle(c.next, c.end+1)
+		}
+		if c.next > c.end {
+			return true, nil
+		}
+		if _, err := t.readConfigs(c.end, scanBytes); err != nil {
+			return false, err
+		}
+	}
+	return c.next > c.end, nil
+}
+
+// scanning says whether entries are left that nobody has looked at.
+func (t *tail) scanning() bool { return t.configs != nil && t.configs.next <= t.configs.end }
 
 // awaitsChange says whether a membership is committed here and not applied. Such
 // a replica must not campaign: the leader may have gone on to the next
-// configuration, whose quorums need not meet those of the one in force here.
+// configuration, whose quorums need not meet those of the one in force here. It
+// says so as well while it has not seen all of a log that it started with; each
+// call looks at more of it.
 func (g *Group) awaitsChange() bool {
 	if g.isChanging() {
 		return true
@@ -112,11 +141,11 @@ func (g *Group) awaitsChange() bool {
 	if c == nil {
 		return false
 	}
-	for c.next <= c.end {
-		if _, err := g.log.readConfigs(c.end, scanBytes); err != nil {
-			_ = g.fail("G13", c.next, "look for membership changes: %w", err) // kept in g.fault
-			return true
-		}
+	if done, err := g.log.scanConfigs(); err != nil {
+		_ = g.fail("G13", c.next, "look for membership changes: %w", err) // kept in g.fault
+		return true
+	} else if !done {
+		return true
 	}
 	if n := len(c.at); n > 1 {
 		g.setCommit(c.at[n-2]) // G15
@@ -265,7 +294,7 @@ func (g *Group) enter(m *wire.Membership) {
 		// Its votes are those of another configuration.
 		g.becomeFollower(g.term, 0)
 	case Follower:
-		if g.ordered && g.lead != 0 && g.isVoter() {
+		if g.ordered && g.lead != 0 && g.isVoter() && !g.awaitsChange() {
 			g.campaign(true)
 		}
 	}

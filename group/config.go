@@ -67,6 +67,15 @@ type Storage interface {
 	Blocks(lo, hi wire.Index, maxBytes int, dst []byte) ([]byte, error)
 }
 
+// SingleFinder is what a Storage may be as well. A group that starts with entries
+// not applied has to know which of them are memberships before it campaigns, and
+// need not read the blocks that cannot be.
+type SingleFinder interface {
+	// NextSingle returns the first entry of [lo, hi) that may be alone in its block,
+	// hi when there is none.
+	NextSingle(lo, hi wire.Index) wire.Index
+}
+
 // Validate reports all faults of the configuration.
 func (c *Config) Validate() error {
 	var faults []error

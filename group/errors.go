@@ -42,7 +42,8 @@ var (
 	// many as the caller says, or too large. Nothing was appended.
 	ErrBadProposal = errors.New("malformed proposal")
 	// ErrAwaitsChange is returned by Campaign while a committed membership is not
-	// applied. The caller tries again when it is.
+	// applied, or might be found in a log that has not been looked through since the
+	// start. The caller tries again, which goes on looking.
 	ErrAwaitsChange = errors.New("a committed membership is not applied yet")
 )
 

@@ -203,6 +203,9 @@ func (g *Group) Tick(now uint64) {
 	} else if g.now >= g.electionAt && g.isVoter() {
 		if g.awaitsChange() {
 			g.becomeFollower(g.term, 0)
+			if g.log.scanning() {
+				g.electionAt = g.now + 1 // to look at more of the log
+			}
 			return
 		}
 		g.campaign(false)

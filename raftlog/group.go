@@ -113,6 +113,27 @@ func (g *Group) Term(i wire.Index) (wire.Term, error) {
 	return g.term(i), nil
 }
 
+// nextSingleSteps bounds the blocks that NextSingle looks at while it holds the
+// lock.
+const nextSingleSteps = 16 << 10
+
+// NextSingle returns the first entry of [lo, hi) that may be alone in its block, hi
+// when there is none. It looks at no block itself, and not at more of the index than
+// it can in a moment: an entry that it stops at may be one of many.
+func (g *Group) NextSingle(lo, hi wire.Index) wire.Index {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for steps, ref := range g.blocks[g.find(lo):] {
+		switch first := max(ref.first, lo); {
+		case first >= hi:
+			return hi
+		case ref.count == 1 || steps == nextSingleSteps:
+			return first
+		}
+	}
+	return hi
+}
+
 // stored reports whether the log holds anything of the group.
 func (g *Group) stored() bool {
 	g.mu.Lock()
