@@ -215,6 +215,11 @@ func TestFlood(t *testing.T) {
 	if got := linked(); got != links {
 		t.Errorf("%d connections between stores were made anew", got-links)
 	}
+	for id, store := range c.stores {
+		if store.Metrics().RefusedConnections == 0 {
+			t.Errorf("store %d refused no connection", id)
+		}
+	}
 	if logs.FilterMessage("connection could not be secured").Len() == 0 {
 		t.Error("nobody was told of the flood")
 	}

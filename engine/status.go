@@ -117,6 +117,9 @@ type Metrics struct {
 	RefusedMessages int64 // messages a core refused
 	DroppedAppends  int64 // appends dropped for want of MaxReceiveBytes
 	DroppedFrames   int64 // frames the transport had no room for
+	// RefusedConnections were turned away: by Config.Limits, for their certificate
+	// or for their hello, here or by the peer.
+	RefusedConnections int64
 
 	SnapshotsMade         int64 // of state machines here
 	SnapshotsSent         int64 // to peers, completely
@@ -132,7 +135,8 @@ func (s *Store) Metrics() Metrics {
 	s.mu.RLock()
 	groups := len(s.groups)
 	s.mu.RUnlock()
-	log, lanes := s.log.Stats(), s.transport.Stats().Lanes
+	log, links := s.log.Stats(), s.transport.Stats()
+	lanes := &links.Lanes
 	m := &s.metrics
 	return Metrics{
 		Groups:          groups,
@@ -157,6 +161,8 @@ func (s *Store) Metrics() Metrics {
 		RefusedMessages: m.refusedMessages.Load(),
 		DroppedAppends:  m.droppedAppends.Load(),
 		DroppedFrames:   m.droppedFrames.Load(),
+
+		RefusedConnections: int64(links.HellosRefused + links.HandshakesFailed + links.AcceptsRefused + links.Overflows),
 
 		SnapshotsMade:         m.snapshotsMade.Load(),
 		SnapshotsSent:         m.snapshotsSent.Load(),

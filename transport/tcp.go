@@ -48,8 +48,9 @@ type TCPConfig struct {
 	// are given up; see the package comment. Zero means 10 s.
 	PeerTimeout time.Duration
 
-	// TLS is asked, for each new connection, what to secure it with. Nil means
-	// that connections are neither encrypted nor authenticated.
+	// TLS is asked, for each new connection and from many goroutines, what to
+	// secure it with. Nil means that connections are neither encrypted nor
+	// authenticated.
 	//
 	// The configuration needs this store's certificate, which names it as StoreURI
 	// does, RootCAs, and ClientCAs if they differ. Both sides prove who they are,

@@ -26,7 +26,7 @@ type TLSFiles struct {
 	// private key, and Authorities the certificates that peers are verified by.
 	Certificate, Key, Authorities string
 	// Failed, when not nil, is told why changed files cannot be used. It is called
-	// for each look at them.
+	// for each look at them, and must not call Config.
 	Failed func(err error)
 
 	now func() time.Time // nil means time.Now
