@@ -318,6 +318,11 @@ func (g *Group) leaderAppendResponse(m *wire.Message) error {
 		return nil
 	}
 	ld.accepted(slot, m.Index)
+	if ld.state[slot] == snapshot && ld.match[slot]+1 >= g.log.storage.First() {
+		// It has all that is compacted, be it from another snapshot, or because it
+		// began anew in the middle of this one: entries will do.
+		ld.becomeReplicate(slot)
+	}
 	if m.Index > g.commit {
 		g.advanceCommit()
 	}
