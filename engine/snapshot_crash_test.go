@@ -1,0 +1,151 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"testing"
+
+	"multiraft/engine"
+	"multiraft/internal/vfs"
+	"multiraft/wire"
+)
+
+// crashEach runs scenario once for each call to a store's disk that it makes, and
+// takes pictures of that disk in the middle of the call, of all kinds of crashes.
+// From each picture the store must start and the cluster come together again.
+func crashEach(t *testing.T, at int, prepare func() *snapCluster, scenario func(*snapCluster), want int) {
+	t.Helper()
+	tried := 0
+	for call, step := uint64(1), uint64(1); ; call += step {
+		c := prepare()
+		fs := c.places[at].fs
+		from := fs.Calls()
+		var pictures []*vfs.MemFS
+		r := rand.New(rand.NewPCG(call, 9))
+		fs.SetHook(func(op vfs.Op) vfs.Fault {
+			if op.Call == from+call && op.Kind.Mutates() {
+				for _, o := range []vfs.CrashOptions{vfs.ProcessDies, vfs.AllLost, vfs.PowerFails, vfs.DiskFails} {
+					pictures = append(pictures, fs.CrashClone(r, o))
+				}
+			}
+			return vfs.Fault{}
+		})
+		scenario(c)
+		fs.SetHook(nil)
+		if fs.Calls() < from+call {
+			if call < 20 || tried < 20 {
+				t.Fatalf("the scenario makes %d calls, and there are %d pictures", call, tried)
+			}
+			t.Logf("%d calls, %d pictures", call-1, tried)
+			return
+		}
+		if testing.Short() {
+			step = 7
+		}
+		for i, picture := range pictures {
+			tried++
+			// The others go on from the end of the scenario. They are a majority and
+			// have all that was acknowledged, so what the store did after its picture
+			// was taken may be taken back.
+			after := prepareAfter(c, at, picture)
+			if err := after.open(at); err != nil {
+				t.Fatalf("call %d, picture %d: %v", call, i, err)
+			}
+			after.until("come together", func() bool { return after.converged(want) })
+			after.ordered()
+			after.write(1, 2)
+			after.until("go on", func() bool { return after.converged(want + 2) })
+		}
+	}
+}
+
+// prepareAfter returns a cluster of the disks as they are, but for one.
+func prepareAfter(c *snapCluster, at int, picture *vfs.MemFS) *snapCluster {
+	after := newSnapCluster(c.t, len(c.places), c.groups, c.change)
+	after.weight, after.durable, after.sent = c.weight, c.durable, c.sent
+	for i, p := range c.places {
+		if i == at {
+			after.places[i].fs = picture
+			continue
+		}
+		after.places[i].fs = p.fs.CrashClone(nil, vfs.ProcessDies)
+		after.mustOpen(i)
+	}
+	return after
+}
+
+// TestCrashAtEveryCallOfAnInstall: whenever a store loses power while it takes in
+// a snapshot, it comes back with the old state or with the new one, and catches
+// up.
+func TestCrashAtEveryCallOfAnInstall(t *testing.T) {
+	prepare := func() *snapCluster {
+		c := newSnapCluster(t, 3, []wire.GroupID{1}, nil)
+		c.weight = 10
+		behind(t, c)
+		c.mustOpen(2)
+		return c
+	}
+	crashEach(t, 2, prepare, func(c *snapCluster) {
+		c.until("installed", func() bool { return c.converged(205) })
+	}, 205)
+}
+
+// TestCrashAtEveryCallOfASnapshot: the same for a store that makes a snapshot and
+// compacts its log.
+func TestCrashAtEveryCallOfASnapshot(t *testing.T) {
+	prepare := func() *snapCluster {
+		c := newSnapCluster(t, 3, []wire.GroupID{1}, nil)
+		c.mustOpen(0, 1, 2)
+		c.write(1, 75)
+		c.until("beginning", func() bool { return c.converged(75) })
+		return c
+	}
+	crashEach(t, 1, prepare, func(c *snapCluster) {
+		made := c.places[1].store.Metrics().SnapshotsMade
+		c.write(1, 10)
+		c.until("made", func() bool { return c.places[1].store.Metrics().SnapshotsMade > made && c.converged(85) })
+		c.tick(2)
+	}, 85)
+}
+
+// TestConflictingLogAtInstall: the follower led once and has entries that nobody
+// else got, in front of the snapshot's last entry and maybe behind it. They are
+// gone when the snapshot is in, whenever it crashes.
+func TestConflictingLogAtInstall(t *testing.T) {
+	prepare := func() *snapCluster {
+		c := newSnapCluster(t, 3, []wire.GroupID{1}, nil)
+		c.mustOpen(0, 1, 2)
+		c.write(1, 5)
+		c.until("beginning", func() bool { return c.converged(5) })
+		gone, cancel := context.WithCancel(t.Context())
+		cancel() // the transfer is asked for, and not waited for
+		for at := c.leader(1); at != 2; at = c.leader(1) {
+			if err := c.group(at, 1).TransferLeader(gone, 3); !errors.Is(err, context.Canceled) {
+				t.Fatal(err)
+			}
+			c.tick(40)
+		}
+		c.pass = func(from, to wire.StoreID, _ *wire.Message) bool { return from != 3 && to != 3 }
+		for range 150 {
+			if err := c.group(2, 1).ProposeAsync([]byte("lost"), engine.NewPending(&tally{})); err != nil {
+				t.Fatal(err)
+			}
+			c.settle()
+		}
+		c.crash(2, vfs.ProcessDies)
+		c.pass = nil
+		c.write(1, 100)
+		c.tick(50)
+		c.write(1, 50)
+		c.mustOpen(2)
+		return c
+	}
+	c := prepare()
+	if st := c.group(2, 1).Status(); st.Last < 100 {
+		t.Fatalf("store 3 has no entries of its own: %+v", st)
+	}
+	crashEach(t, 2, prepare, func(c *snapCluster) {
+		c.until("installed", func() bool { return c.converged(155) })
+	}, 155)
+}
