@@ -243,8 +243,7 @@ type GroupConfig struct {
 	// Join starts a replica that was added to a group which runs already. Members
 	// are left out, and entries come from the leader. When the store holds a
 	// replica of the group with a lower id, that one has been removed, or the new
-	// one could not be on this store: it becomes a tombstone, and StartGroup
-	// returns [*ReplicaRemovedError] until that is durable.
+	// one could not be on this store: what is left of it is dropped.
 	Join bool
 	// Replica is the id that a replica was added with. Without Join it may be left
 	// out.

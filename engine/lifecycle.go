@@ -89,7 +89,7 @@ func (s *Store) StartGroup(ctx context.Context, cfg GroupConfig) (*Group, error)
 	}
 	defer s.unreserve(cfg.ID)
 	r := &replica{store: s, id: cfg.ID, log: s.log.Group(cfg.ID)}
-	d, isNew, err := r.agree(&cfg)
+	d, isNew, err := r.agree(ctx, &cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -1,11 +1,13 @@
 package engine
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"sync"
 
 	"multiraft/group"
+	"multiraft/raftlog"
 	"multiraft/wire"
 )
 
@@ -174,7 +176,7 @@ func (r *replica) description(m *wire.Membership) descriptor {
 
 // agree holds what StartGroup was given against what is stored and returns what
 // is in force.
-func (r *replica) agree(cfg *GroupConfig) (d descriptor, isNew bool, err error) {
+func (r *replica) agree(ctx context.Context, cfg *GroupConfig) (d descriptor, isNew bool, err error) {
 	fault := func(field string, value any, rule string) (descriptor, bool, error) {
 		return d, false, fmt.Errorf("group %d: configuration: %w", r.id, &ConfigError{Field: field, Value: value, Rule: rule})
 	}
@@ -182,16 +184,20 @@ func (r *replica) agree(cfg *GroupConfig) (d descriptor, isNew bool, err error) 
 		if d, err = decodeDescriptor(meta); err != nil {
 			return d, false, fmt.Errorf("group %d: stored descriptor: %w", r.id, err)
 		}
+		// It was removed as well when it has stored a membership without it and the
+		// store ended before the tombstone was written; and when its store was given
+		// another replica of the group, of which a store has one at most.
+		if !d.gone() && (!d.joining() && !d.isMember() || cfg.Join && cfg.Replica > d.Replica) {
+			if err := r.store.persist(ctx, func(b *raftlog.Batch) { bury(b, r.log, d.Replica) }); err != nil {
+				return d, false, err
+			}
+			d.State = wire.Gone
+		}
 		switch {
 		case d.gone() && (!cfg.Join || cfg.Replica <= d.Replica):
 			return d, false, &ReplicaRemovedError{Group: r.id, Replica: d.Replica}
 		case d.gone():
 			return joinDescriptor(cfg.Replica), true, nil
-		case !d.joining() && !d.isMember() || cfg.Join && cfg.Replica > d.Replica:
-			// It was removed: it has stored a membership without it, or its store was
-			// given another replica, and a store has one of a group at most.
-			r.store.bury(r.log, d.Replica)
-			return d, false, &ReplicaRemovedError{Group: r.id, Replica: d.Replica}
 		case cfg.Replica != 0 && cfg.Replica != d.Replica:
 			return fault("Replica", cfg.Replica, fmt.Sprintf("must be the stored one, %d", d.Replica))
 		case d.members.Index == 0 && !d.joining() && len(cfg.Members) > 0 && !slices.Equal(startMembership(cfg.Members).Members, d.members.Members):

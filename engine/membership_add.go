@@ -83,7 +83,7 @@ func (g *Group) bring(ctx context.Context, m Member, role wire.MemberRole, old w
 			err = g.bringUp(ctx, have, old, &now)
 		}
 		var refused *group.MembershipError
-		if errors.As(err, &refused) && (refused.Reason == group.ReasonStale || refused.Reason == group.ReasonReused && m.Replica == 0) {
+		if errors.As(err, &refused) && refused.Reason == group.ReasonStale {
 			continue // somebody else was faster
 		}
 		if err != nil {
@@ -98,10 +98,9 @@ func (g *Group) bringIn(ctx context.Context, m Member, now *Membership) error {
 		m.Replica = now.MaxReplica + 1
 	}
 	_, err := g.request(ctx, &memberRequest{
-		change: group.MembershipChange{
-			IfIndex: now.Index,
-			Changes: []group.Change{{Op: group.AddLearner, Replica: m.Replica, Store: m.Store}},
-		},
+		change:  group.MembershipChange{Changes: []group.Change{{Op: group.AddLearner, Replica: m.Replica, Store: m.Store}}},
+		base:    now.Index,
+		exact:   true,
 		patient: true, final: true,
 	})
 	if err == nil {
@@ -113,7 +112,7 @@ func (g *Group) bringIn(ctx context.Context, m Member, now *Membership) error {
 // bringUp waits until a learner has caught up, and makes it a voter; old goes
 // in the same step.
 func (g *Group) bringUp(ctx context.Context, have Member, old wire.ReplicaID, now *Membership) error {
-	change := group.MembershipChange{IfIndex: now.Index}
+	var change group.MembershipChange
 	if have.Role&wire.Voter == 0 {
 		if _, err := g.request(ctx, &memberRequest{caughtUp: have.Replica}); err != nil {
 			return err
@@ -123,7 +122,7 @@ func (g *Group) bringUp(ctx context.Context, have Member, old wire.ReplicaID, no
 	if now.place(old) >= 0 {
 		change.Changes = append(change.Changes, group.Change{Op: group.Remove, Replica: old})
 	}
-	_, err := g.request(ctx, &memberRequest{change: change, patient: true, final: true})
+	_, err := g.request(ctx, &memberRequest{change: change, base: now.Index, exact: true, patient: true, final: true})
 	if err == nil {
 		g.log("replica is a voter", have)
 	}

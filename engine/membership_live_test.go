@@ -255,7 +255,11 @@ func has(m engine.Membership, id wire.ReplicaID) bool {
 func (f *fleet) writeAnyhow(command string) {
 	for {
 		for id := wire.StoreID(1); id <= 6; id++ {
-			g, ok := f.stores[id].Group(1)
+			store := f.stores[id]
+			if store == nil {
+				continue
+			}
+			g, ok := store.Group(1)
 			if !ok || !g.IsLeader() {
 				continue
 			}
@@ -345,4 +349,127 @@ func (l *ledger) fail(at string) {
 		}
 		return nil
 	}
+}
+
+// Several callers add replicas at the same time; each gets an id of its own.
+func TestConcurrentChanges(t *testing.T) {
+	f := newFleet(t, 5)
+	f.begin(1)
+	f.propose(1, "a")
+	var callers sync.WaitGroup
+	added := make([]engine.Member, 6)
+	for store := wire.StoreID(2); store <= 5; store++ {
+		callers.Add(1)
+		go func() {
+			defer callers.Done()
+			for {
+				g, _ := f.stores[1].Group(1)
+				m, err := g.AddReplica(context.Background(), engine.Member{Store: store})
+				if err == nil {
+					added[store] = m
+					return
+				}
+				var notLeader *engine.NotLeaderError
+				if !errors.As(err, &notLeader) && !errors.Is(err, engine.ErrLeadershipLost) && !errors.Is(err, engine.ErrTransferring) {
+					t.Errorf("add on store %d: %v", store, err)
+					return
+				}
+				if err := g.TransferLeader(context.Background(), 1); err != nil && !errors.Is(err, engine.ErrNoLeader) && !errors.Is(err, engine.ErrTransferFailed) {
+					t.Errorf("bring the lead back: %v", err)
+					return
+				}
+			}
+		}()
+	}
+	callers.Wait()
+	seen := map[wire.ReplicaID]bool{1: true}
+	for store := wire.StoreID(2); store <= 5; store++ {
+		m := added[store]
+		if m.Store != store || m.Role != wire.Voter || seen[m.Replica] {
+			t.Errorf("added %+v on store %d", m, store)
+		}
+		seen[m.Replica] = true
+	}
+	f.agree([]string{"a"}, 1, 2, 3, 4, 5)
+}
+
+// A caller that waits no more leaves things as they are, and another one goes on
+// from there.
+func TestAddReplicaGoesOn(t *testing.T) {
+	f := newFleet(t, 3)
+	g := f.begin(1)
+	f.propose(1, "a")
+	f.mu.Lock()
+	f.joinErr = errors.New("not yet")
+	f.mu.Unlock()
+	ctx, cancel := context.WithCancel(f.ctx())
+	result := make(chan error, 1)
+	go func() {
+		_, err := g.AddReplica(ctx, engine.Member{Store: 2})
+		result <- err
+	}()
+	f.until("the learner is there", func() bool { return has(g.Membership(), 2) })
+	cancel()
+	if err := <-result; !errors.Is(err, context.Canceled) {
+		t.Errorf("the first call: %v, want context.Canceled", err)
+	}
+	_, err := g.AddReplica(f.ctx(), engine.Member{Replica: 5, Store: 2})
+	refused(t, err, group.ReasonSameStore)
+	_, err = g.ReplaceReplica(f.ctx(), 0, engine.Member{Store: 3})
+	refused(t, err, group.ReasonZeroID)
+	refused(t, g.RemoveReplica(f.ctx(), 7), group.ReasonUnknown)
+	f.mu.Lock()
+	f.joinErr = nil
+	f.mu.Unlock()
+	if m := f.add(2); m.Replica != 2 || m.Role != wire.Voter {
+		t.Errorf("the second call: %+v", m)
+	}
+	var notLeader *engine.NotLeaderError
+	other := f.group(2, 1)
+	if other.IsLeader() {
+		other = f.group(1, 1)
+	}
+	if _, err := other.AddReplica(f.ctx(), engine.Member{Store: 2}); !errors.As(err, &notLeader) {
+		t.Errorf("on a follower: %v, want a NotLeaderError", err)
+	}
+}
+
+// What waits on a replica when it is removed is answered; a store that closes
+// while the replica lingers has buried it.
+func TestRemovedLeaderAnswersEverybody(t *testing.T) {
+	f := newFleet(t, 3)
+	g := f.begin(1, 2, 3)
+	f.propose(1, "a")
+	at := g.Store().ID()
+	done := make(chan error, 64)
+	var writers sync.WaitGroup
+	for range 4 {
+		writers.Add(1)
+		go func() {
+			defer writers.Done()
+			for {
+				if _, err := g.Propose(context.Background(), []byte("w")); err != nil {
+					done <- err
+					return
+				}
+			}
+		}()
+	}
+	if err := g.RemoveReplica(f.ctx(), g.Status().Self.Replica); err != nil {
+		t.Fatal(err)
+	}
+	writers.Wait()
+	close(done)
+	for err := range done {
+		var removed *engine.ReplicaRemovedError
+		var notLeader *engine.NotLeaderError
+		if !errors.As(err, &removed) && !errors.As(err, &notLeader) && !errors.Is(err, engine.ErrLeadershipLost) && !errors.Is(err, engine.ErrTransferring) {
+			t.Errorf("a writer ended with %v", err)
+		}
+	}
+	f.close(at)
+	if stored, err := f.open(at).Stored(); err != nil || len(stored) > 0 {
+		t.Errorf("store %d holds %v after a restart, %v", at, stored, err)
+	}
+	f.writeAnyhow("b")
 }

@@ -57,13 +57,6 @@ func bury(b *raftlog.Batch, log *raftlog.Group, replica wire.ReplicaID) {
 	b.Meta(log, tombstone(replica))
 }
 
-// bury is for a replica that does not run.
-func (s *Store) bury(log *raftlog.Group, replica wire.ReplicaID) {
-	b := s.batches.get()
-	bury(&b.Batch, log, replica)
-	s.log.Submit(&b.Batch)
-}
-
 // noteEnded has the event loop look whether all of a removed replica has ended.
 func (r *replica) noteEnded() {
 	if r.removed.Load() != nil {

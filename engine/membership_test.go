@@ -5,8 +5,12 @@ import (
 	"fmt"
 	"testing"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
 	"multiraft/engine"
 	"multiraft/group"
+	"multiraft/raftlog"
 	"multiraft/wire"
 )
 
@@ -106,5 +110,172 @@ func TestChangeMembers(t *testing.T) {
 	}
 	if got := c.group(3, 1).Membership(); got.Index < m.Index || len(got.Members) != 3 {
 		t.Errorf("membership after a restart: %+v", got)
+	}
+}
+
+func TestGroupConfigOfMembers(t *testing.T) {
+	c := newCluster(t, nil)
+	two := []engine.Member{{Replica: 1, Store: 1}, {Replica: 2, Store: 2}}
+	for name, cfg := range map[string]engine.GroupConfig{
+		"join without an id":      {ID: 5, Join: true},
+		"join with members":       {ID: 5, Join: true, Replica: 1, Members: two},
+		"a role of the engine":    {ID: 5, Members: []engine.Member{{Replica: 1, Store: 1, Role: wire.Outgoing}}},
+		"learners only":           {ID: 5, Members: []engine.Member{{Replica: 1, Store: 1, Role: wire.Learner}}},
+		"another id than Members": {ID: 5, Members: two, Replica: 2},
+	} {
+		cfg.StateMachine = &ledger{}
+		var fault *engine.ConfigError
+		if _, err := c.stores[1].StartGroup(c.ctx(), cfg); !errors.As(err, &fault) {
+			t.Errorf("%s: %v, want a ConfigError", name, err)
+		}
+	}
+	c.startAlone(1)
+	if err := c.stores[1].StopGroup(c.ctx(), 1); err != nil {
+		t.Fatal(err)
+	}
+	var fault *engine.ConfigError
+	if _, err := c.stores[1].StartGroup(c.ctx(), engine.GroupConfig{ID: 1, Replica: 4, StateMachine: &ledger{}}); !errors.As(err, &fault) || fault.Field != "Replica" {
+		t.Errorf("another replica than the stored one: %v, want a ConfigError about Replica", err)
+	}
+}
+
+// A group may begin with learners; they follow and are never handed the lead.
+func TestGroupBeginsWithALearner(t *testing.T) {
+	c := newCluster(t, nil)
+	members := []engine.Member{{Replica: 1, Store: 1, Role: wire.Learner}, {Replica: 2, Store: 2}, {Replica: 3, Store: 3}}
+	for id := wire.StoreID(1); id <= 3; id++ {
+		c.machines[id][2] = &ledger{}
+		if _, err := c.stores[id].StartGroup(c.ctx(), engine.GroupConfig{ID: 2, Members: members, StateMachine: c.machines[id][2]}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.propose(2, "a")
+	c.converge(2, 1)
+	if st := c.group(1, 2).Status(); st.Self.Role != wire.Learner || len(st.Members) != 3 {
+		t.Errorf("status of the learner: %+v", st)
+	}
+	if err := c.leader(2).TransferLeader(c.ctx(), 1); !errors.Is(err, engine.ErrNotVoter) {
+		t.Errorf("transfer to a learner: %v, want ErrNotVoter", err)
+	}
+}
+
+// A change that cannot commit ends with its group, or with the leadership.
+func TestChangeWithoutQuorum(t *testing.T) {
+	for _, end := range []string{"stop", "lose"} {
+		t.Run(end, func(t *testing.T) {
+			c := newCluster(t, nil)
+			c.startAll(1)
+			c.propose(1, "a")
+			leader := c.leader(1)
+			for id := range c.stores {
+				if id != leader.Store().ID() {
+					c.close(id)
+				}
+			}
+			result := make(chan error, 1)
+			err := leader.ChangeMembersAsync(group.MembershipChange{Changes: []group.Change{{Op: group.AddLearner, Replica: 9, Store: 9}}},
+				func(_ engine.Membership, err error) { result <- err })
+			var notLeader *engine.NotLeaderError
+			if errors.As(err, &notLeader) {
+				t.Skip("it stepped down before it was asked")
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			if end == "stop" {
+				if err := leader.Store().StopGroup(c.ctx(), 1); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := <-result; !errors.Is(err, engine.ErrLeadershipLost) && !errors.Is(err, engine.ErrGroupStopped) && !errors.As(err, &notLeader) {
+				t.Errorf("the change ended with %v", err)
+			}
+		})
+	}
+}
+
+func TestChangeNeedsSomebodyToTell(t *testing.T) {
+	c := newCluster(t, nil)
+	g := c.startAlone(1)
+	if err := g.ChangeMembersAsync(group.MembershipChange{}, nil); !errors.Is(err, engine.ErrNoNotifier) {
+		t.Errorf("a change: %v, want ErrNoNotifier", err)
+	}
+	if err := g.LeaveJointAsync(nil); !errors.Is(err, engine.ErrNoNotifier) {
+		t.Errorf("leaving: %v, want ErrNoNotifier", err)
+	}
+}
+
+// An embedder hears of what happens, and an operator reads how a group starts.
+func TestEvents(t *testing.T) {
+	type heard struct {
+		what  string
+		group wire.GroupID
+		store wire.StoreID
+	}
+	events := make(chan heard, 100)
+	logs, observed := observer.New(zap.InfoLevel)
+	c := newCluster(t, func(cfg *engine.Config) {
+		cfg.Logger = zap.New(logs)
+		cfg.Events = engine.Events{
+			LeaderChanged: func(id wire.GroupID, leader engine.Member) { events <- heard{"leader", id, leader.Store} },
+			MembershipChanged: func(id wire.GroupID, m engine.Membership) {
+				events <- heard{"members", id, m.Members[len(m.Members)-1].Store}
+			},
+			GroupFailed: func(err *engine.GroupFailedError) { events <- heard{"failed", err.Group, 0} },
+		}
+	})
+	await := func(want heard) {
+		t.Helper()
+		for {
+			select {
+			case got := <-events:
+				if got == want {
+					return
+				}
+			case <-c.ctx().Done():
+				t.Fatalf("never heard %+v", want)
+			}
+		}
+	}
+	g := c.startAlone(1)
+	await(heard{"leader", 1, 1})
+	if _, err := g.AddLearner(c.ctx(), engine.Member{Store: 2}); err != nil {
+		t.Fatal(err)
+	}
+	await(heard{"members", 1, 2})
+	c.machines[1][1].fail("boom")
+	var failed *engine.GroupFailedError
+	if _, err := g.Propose(c.ctx(), []byte("boom")); !errors.As(err, &failed) {
+		t.Fatalf("propose: %v, want a GroupFailedError", err)
+	}
+	await(heard{"failed", 1, 0})
+	starts := observed.FilterMessage("group starts").All()
+	if len(starts) != 1 {
+		t.Fatalf("%d lines on the start of one group", len(starts))
+	}
+	fields := starts[0].ContextMap()
+	for _, field := range []string{"group", "replica", "members", "membership", "term", "vote", "commit", "applied", "first", "last", "last term"} {
+		if _, ok := fields[field]; !ok {
+			t.Errorf("the line does not tell %s: %v", field, fields)
+		}
+	}
+}
+
+// The embedder hears that the store failed.
+func TestStoreFailedEvent(t *testing.T) {
+	disk := &brokenFS{FS: raftlog.OSFS{}}
+	failed := make(chan *engine.StoreFailedError, 1)
+	c := newCluster(t, func(cfg *engine.Config) {
+		if cfg.ID == 1 {
+			cfg.FS = disk
+			cfg.Events.StoreFailed = func(err *engine.StoreFailedError) { failed <- err }
+		}
+	})
+	g := c.startAlone(1)
+	disk.failSyncs.Store(true)
+	if _, err := g.Propose(c.ctx(), []byte("x")); err == nil {
+		t.Fatal("a write was acknowledged without a sync")
+	}
+	if err := <-failed; err.Store != 1 || !errors.Is(err, errDisk) {
+		t.Errorf("heard of %v", err)
 	}
 }

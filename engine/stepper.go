@@ -44,7 +44,9 @@ type Work struct {
 }
 
 // Any says whether any part has something to do.
-func (w Work) Any() bool { return w.Workers|w.Appliers != 0 || w.Log || w.Maintain || w.Events || w.Join }
+func (w Work) Any() bool {
+	return w.Workers|w.Appliers != 0 || w.Log || w.Maintain || w.Events || w.Join
+}
 
 // Woken returns which parts would have been woken since the last call if each
 // had a goroutine, as those of a store from Open have: a part goes on until its
