@@ -338,7 +338,7 @@ func (w *worker) takeReady(r *replica, own bool) {
 //
 //mr:hotpath
 func (w *worker) noteStarved(r *replica, told wire.Index) {
-	starved := r.core.HoldsCommitted() || r.switching != 0
+	starved := r.core.HoldsCommitted() || r.switching != 0 || r.changes != nil
 	if starved != r.starved.Load() {
 		r.starved.Store(starved)
 	}
