@@ -8,26 +8,28 @@ import (
 )
 
 // TestBehavioursNameTests holds that docs/testing.md names tests, fuzz targets,
-// examples and scenarios of this package that exist.
+// examples and scenarios that exist, of this package or of the one in front.
 func TestBehavioursNameTests(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join("..", "docs", "testing.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	rows := regexp.MustCompile(`(?m)^\|.*\|$`).FindAll(text, -1)
-	code := regexp.MustCompile("`((?:Test|Fuzz|Example)\\w*|\\w+\\.txt)`")
-	files, err := filepath.Glob("*_test.go")
-	if err != nil {
-		t.Fatal(err)
-	}
+	code := regexp.MustCompile("`((?:\\w+\\.)?(?:Test|Fuzz|Example)\\w*|\\w+\\.txt)`")
 	there := make(map[string]bool)
-	for _, file := range files {
-		source, err := os.ReadFile(file)
+	for name, directory := range map[string]string{"": ".", "engine.": filepath.Join("..", "engine")} {
+		files, err := filepath.Glob(filepath.Join(directory, "*_test.go"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, m := range regexp.MustCompile(`(?m)^func (\w+)\(`).FindAllSubmatch(source, -1) {
-			there[string(m[1])] = true
+		for _, file := range files {
+			source, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range regexp.MustCompile(`(?m)^func (\w+)\(`).FindAllSubmatch(source, -1) {
+				there[name+string(m[1])] = true
+			}
 		}
 	}
 	scenarios, err := filepath.Glob(filepath.Join("testdata", "*.txt"))

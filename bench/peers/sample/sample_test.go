@@ -46,7 +46,7 @@ func TestTimerRefusesALoopThatEndsEarly(t *testing.T) {
 }
 
 func TestLive(t *testing.T) {
-	type thing struct{ b [4096]byte }
+	type thing [4096]byte
 	got, err := Live(1000, func(int) (*thing, error) { return new(thing), nil })
 	if err != nil || got < 4000 || got > 4200 { // other tests leave a little behind
 		t.Fatalf("%v bytes, %v", got, err)
