@@ -33,6 +33,9 @@
 //     flagged to the scheduler.
 //   - E7: a Confirm is answered without a turn only in the published term of a
 //     replica, which is stored before anything that it says in that term leaves.
+//   - E8: what a machine is handed behind a membership entry comes after the log
+//     has acknowledged that membership; a restart begins with one that is at least
+//     as new as the machine's state.
 //
 // # Concurrency
 //

@@ -255,7 +255,7 @@ func preferred(id wire.GroupID, m *wire.Membership) wire.ReplicaID {
 
 // keepMembership puts a membership that the core has handed out into the log.
 //
-// What the machine applies behind it must not be durable before it is, or a
+// E8: what the machine applies behind it must not be durable before it is, or a
 // restart would begin with an older membership than the machine's state. The
 // core hands out nothing behind it before it hears that its entry is applied,
 // and it hears that once the log has the membership (toldApplied).

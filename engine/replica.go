@@ -59,9 +59,8 @@ type replica struct {
 	// keptMembership is the index of the newest membership that became durable
 	// while the replica runs.
 	keptMembership atomic.Uint64
-	// starved is set while the core keeps committed entries back, or a change of
-	// the membership waits, until it has
-	// heard of those applied. The worker stores starved and then looks at applied,
+	// starved is set while the core keeps committed entries back until it has
+	// heard of those applied, or a change of the members waits for it to. The worker stores starved and then looks at applied,
 	// the applier stores applied and then looks at starved: one of them sees the
 	// other and sees to it that the core hears.
 	starved atomic.Bool
