@@ -42,6 +42,7 @@ const (
 	taskRefused                    // pending proposals never got an index
 	taskCommitted                  // entries [first, last] are committed
 	taskRead                       // reads may be served once last is applied
+	taskReadDirect                 // a read that may need no index
 	taskReadFailed                 // reads end with err
 	taskLost                       // all proposals with an index end with err
 	taskCapture                    // the state is to be captured for a snapshot
@@ -61,6 +62,7 @@ type applyTask struct {
 	bytes       int64
 	pending     []*Pending
 	reads       []*readRequest
+	terms       *readTerms // of the index of reads
 	change      *memberRequest
 	install     *install
 	membership  *wire.Membership // that entry last makes, or the outcome of change
@@ -76,6 +78,8 @@ type applyState struct {
 	members *wire.Membership
 	runs    []pendingRun // in the order of their indexes; complete from the front
 	reads   []indexedRead
+	direct  []*readRequest // that came while the machine was being restored
+	fresh   freshness
 	ended   chan struct{} // closed when the replica has stopped
 
 	plan      *snapPlan // nil when the machine makes no snapshots
@@ -96,6 +100,7 @@ type pendingRun struct {
 type indexedRead struct {
 	index    wire.Index
 	requests []*readRequest
+	terms    *readTerms
 }
 
 const (
@@ -187,11 +192,14 @@ func (a *applier) task(t *applyTask) {
 			r.apply.members = t.membership
 		}
 	case taskRead:
+		read := indexedRead{index: t.last, requests: t.reads, terms: t.terms}
 		if !r.apply.restoring && (wire.Index(r.applied.Load()) >= t.last || planted.Is(planted.ReadBeforeApplied)) {
-			a.serveReads(r, t.reads)
+			a.serveReads(r, &read)
 			return
 		}
-		r.apply.reads = append(r.apply.reads, indexedRead{index: t.last, requests: t.reads})
+		r.apply.reads = append(r.apply.reads, read)
+	case taskReadDirect:
+		a.serveDirect(r, t.reads[0])
 	case taskReadFailed:
 		a.endReads(t.reads, t.err)
 	case taskLost:
@@ -213,6 +221,8 @@ func (a *applier) task(t *applyTask) {
 			a.endReads(read.requests, t.err)
 		}
 		r.apply.reads = nil
+		a.endReads(r.apply.direct, t.err)
+		r.apply.direct = nil
 		a.notify()
 		if r.apply.over = t.err; r.apply.away == 0 {
 			close(r.apply.ended)

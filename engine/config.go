@@ -120,6 +120,11 @@ type Config struct {
 	// refusal would have been certain. All stores take what others forward.
 	ForwardProposals bool
 
+	// Clock is what leases, see Tuning.LeaseReads, and the age of stale reads are
+	// measured with. Nil means the system's, on Linux CLOCK_BOOTTIME; a stepped store
+	// has one of its own.
+	Clock Clock
+
 	// Seed of the election time-outs. Zero means a random one.
 	Seed uint64
 	// Logger receives what an operator should see. Nil means silence.
@@ -217,9 +222,6 @@ func (c Config) Validate() error {
 	}
 	if int64(wire.PayloadBytes(c.MaxCommandBytes)) > c.MaxGroupInflightBytes {
 		fault("MaxCommandBytes", c.MaxCommandBytes, "must fit into MaxGroupInflightBytes, with 4 bytes for its length")
-	}
-	if c.Tuning.LeaseReads {
-		fault("Tuning.LeaseReads", true, "needs a clock that counts while the process stands still; ticks of a store do not")
 	}
 	if int64(c.MaxCommandBytes) > c.SegmentBytes/4 {
 		fault("MaxCommandBytes", c.MaxCommandBytes, "must not exceed a quarter of SegmentBytes")

@@ -36,6 +36,10 @@
 //   - E8: what a machine is handed behind a membership entry comes after the log
 //     has acknowledged that membership; a restart begins with one that is at least
 //     as new as the machine's state.
+//   - E9: a forwarded request is appended at most once, and refused only if it was
+//     not appended.
+//   - E10: with leases, the clock is read after the mailbox was taken, and again after
+//     a query that a lease answers.
 //
 // # Concurrency
 //

@@ -214,6 +214,11 @@ func (s *Store) admit(r *replica, d descriptor, isNew bool, applied wire.Index, 
 	}
 	set := s.memberSet(d.members)
 	r.members.Store(set)
+	now := s.now.Load()
+	if s.leases {
+		clock := s.clock.read() // what was promised before the start is promised from now on
+		now, r.lost, r.epoch = clock.tick, clock.lost, clock.epoch
+	}
 	core, err := group.New(group.Config{
 		Group:    r.id,
 		Replica:  r.self,
@@ -223,7 +228,7 @@ func (s *Store) admit(r *replica, d descriptor, isNew bool, applied wire.Index, 
 		Priority: priority,
 		Storage:  r.log,
 		Rand:     &s.seeds,
-		Now:      s.now.Load(),
+		Now:      now,
 		Applied:  applied,
 	})
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"runtime/debug"
 	"sync"
+	"time"
 
 	"multiraft/group"
 	"multiraft/wire"
@@ -17,10 +18,21 @@ type readRequest struct {
 	err    error
 	done   chan struct{}    // holds one signal
 	notify func(any, error) // called instead of done
+	// tell is called instead of both, for a read that tells how old it may be.
+	tell      func(any, Staleness, error)
+	maxAge    time.Duration
+	wantsAge  bool
+	staleness Staleness
+	direct    bool // served without an index if the state is not older than maxAge
+	confirm   bool // not by a lease: one has ended while the query ran
 }
 
 // finish wakes who waits.
 func (q *readRequest) finish() {
+	if q.tell != nil {
+		q.tell(q.value, q.staleness, q.err)
+		return
+	}
 	if q.notify != nil {
 		q.notify(q.value, q.err)
 		return
@@ -35,6 +47,8 @@ type waitingRead struct {
 	context  uint64 // zero while no leader is known to ask
 	expires  uint64 // tick
 	requests []*readRequest
+	terms    *readTerms // once asked for
+	confirm  bool       // one of requests is not to be served by a lease
 }
 
 // readElections is how many election time-outs a read waits for a leader before it
@@ -61,7 +75,8 @@ func (g *Group) Read(ctx context.Context, query any) (any, error) {
 	select {
 	case <-req.done:
 		value, err := req.value, req.err
-		req.query, req.value, req.err = nil, nil, nil
+		req.query, req.value, req.err, req.confirm = nil, nil, nil, false
+		req.staleness = Staleness{}
 		readRequests.Put(req)
 		return value, err
 	case <-ctx.Done():
@@ -91,7 +106,10 @@ func (r *replica) enqueueRead(req *readRequest) error {
 	r.box.reads = append(r.box.reads, req)
 	first := len(r.box.reads) == 1
 	r.mu.Unlock()
-	if first {
+	switch {
+	case first && r.store.leases && r.isLeader():
+		r.store.sched.Set(r.slot, flagMessage) // most probably sends nothing
+	case first:
 		r.store.readGate.arrive(r.slot)
 	}
 	return nil
@@ -101,13 +119,18 @@ func (r *replica) enqueueRead(req *readRequest) error {
 // sendReads, in this turn if a leader is known.
 func (w *worker) startReads(r *replica, requests []*readRequest, now uint64) {
 	w.store.metrics.reads.Add(int64(len(requests)))
-	r.reads = append(r.reads, waitingRead{requests: requests,
-		expires: now + uint64(readElections*w.store.electionTicks())})
+	read := waitingRead{requests: requests, expires: now + uint64(readElections*w.store.electionTicks())}
+	if w.store.leases {
+		for _, req := range requests {
+			read.confirm = read.confirm || req.confirm
+		}
+	}
+	r.reads = append(r.reads, read)
 }
 
 // sendReads asks the core to confirm an index for the reads that wait for a
 // leader: new ones, and those that a change of leaders has dropped.
-func (w *worker) sendReads(r *replica) {
+func (w *worker) sendReads(r *replica, now clockReading) {
 	if r.core.Leader() == 0 {
 		return
 	}
@@ -117,6 +140,10 @@ func (w *worker) sendReads(r *replica) {
 	kept := r.reads[:0]
 	for _, read := range r.reads {
 		if read.context == 0 {
+			if w.store.leases && !read.confirm && w.readByLease(r, &read, now) {
+				continue
+			}
+			read.terms = w.beginRead()
 			read.context = w.store.readContext.Add(1)
 			if err := r.core.ReadIndex(read.context); err != nil {
 				q := &w.apply[r.applier.at]
@@ -129,6 +156,16 @@ func (w *worker) sendReads(r *replica) {
 	}
 	clear(r.reads[len(kept):])
 	r.reads = kept
+}
+
+// beginRead returns the terms of an index that is asked for now. The clock is read
+// once in a round of the worker: earlier than need be is on the safe side.
+func (w *worker) beginRead() *readTerms {
+	if w.readTerms == nil {
+		now := w.store.clock.read()
+		w.readTerms = &readTerms{started: now.time, epoch: now.epoch}
+	}
+	return w.readTerms
 }
 
 // readRefusal turns the core's word into the engine's.
@@ -154,7 +191,7 @@ func (w *worker) finishRead(r *replica, read group.ReadState) {
 			r.reads[i].context = 0
 			return
 		}
-		q.tasks = append(q.tasks, applyTask{kind: taskRead, replica: r, reads: r.reads[i].requests, last: read.Index})
+		q.tasks = append(q.tasks, applyTask{kind: taskRead, replica: r, reads: r.reads[i].requests, last: read.Index, terms: r.reads[i].terms})
 		r.reads = append(r.reads[:i], r.reads[i+1:]...)
 		return
 	}
@@ -180,7 +217,7 @@ func (a *applier) serveApplied(r *replica, applied wire.Index) {
 	kept := r.apply.reads[:0]
 	for _, read := range r.apply.reads {
 		if read.index <= applied {
-			a.serveReads(r, read.requests)
+			a.serveReads(r, &read)
 		} else {
 			kept = append(kept, read)
 		}
@@ -190,18 +227,31 @@ func (a *applier) serveApplied(r *replica, applied wire.Index) {
 }
 
 // serveReads runs queries and wakes their callers.
-func (a *applier) serveReads(r *replica, requests []*readRequest) {
-	for i, req := range requests {
-		if err := r.ending(); err != nil {
-			a.endReads(requests[i:], err)
+func (a *applier) serveReads(r *replica, read *indexedRead) {
+	r.noteFresh(read.terms)
+	if read.terms.until != 0 {
+		a.serveByLease(r, read)
+		return
+	}
+	for i, req := range read.requests {
+		if err := a.query(r, req); err != nil {
+			a.endReads(read.requests[i:], err)
 			return
 		}
-		req.value, req.err = queryOn(r.apply.machine, req.query)
-		if p, ok := req.err.(*PanicError); ok {
-			r.fail(p)
-		}
-		req.finish()
+		a.finishRead(r, req)
 	}
+}
+
+// query runs one query. It returns an error when the replica has ended.
+func (a *applier) query(r *replica, req *readRequest) error {
+	if err := r.ending(); err != nil {
+		return err
+	}
+	req.value, req.err = queryOn(r.apply.machine, req.query)
+	if p, ok := req.err.(*PanicError); ok {
+		r.fail(p)
+	}
+	return nil
 }
 
 // queryOn calls Query and turns a panic into an error.

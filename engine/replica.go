@@ -41,6 +41,8 @@ type replica struct {
 	// published is the term, stored by the worker before anything that the replica
 	// says in it leaves. Read by HandleFrame.
 	published atomic.Uint64
+	// committed is the commit index after the last turn, for stale reads.
+	committed atomic.Uint64
 	// failed is why the replica stopped by itself, nil while it runs.
 	failed atomic.Pointer[GroupFailedError]
 	// removed is set when the replica is no member any more, nil before.
@@ -83,6 +85,8 @@ type replica struct {
 	switching wire.Index // the membership that is handed out and not in force; zero: none
 	leaveAt   uint64     // tick when a removed replica ends
 	boot      bootCampaign
+	lost      uint64   // ticks that the core knows to be lost
+	epoch     uint64   // of the clock, as the core knows it
 	install   *install // takes the place of log and state; the core is left alone
 	joining   bool     // it is in no membership that it knows of
 	ended     bool     // the applier has been told that nothing more comes

@@ -233,6 +233,7 @@ func (a *applier) takeBack(r *replica, in *install) {
 	r.postSnap(func(m *snapMail) { m.restored = in })
 	if in.err == nil && r.ending() == nil {
 		a.serveApplied(r, in.info.Index)
+		a.resumeDirect(r)
 	}
 	a.back(r)
 }

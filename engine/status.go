@@ -75,6 +75,8 @@ type metrics struct {
 	forwarded       atomic.Int64
 	applied         atomic.Int64
 	reads           atomic.Int64
+	leaseReads      atomic.Int64
+	staleReads      atomic.Int64
 	elections       atomic.Int64
 	leading         atomic.Int64
 	failedGroups    atomic.Int64
@@ -95,11 +97,13 @@ type Metrics struct {
 	Groups  int   // that run now
 	Leading int64 // groups led now
 
-	Proposals int64 // commands that got an index here
-	Forwarded int64 // commands sent to leaders on other stores, again ones too
-	Applied   int64 // commands applied here
-	Reads     int64 // linearizable reads
-	Elections int64 // campaigns that replicas here started
+	Proposals  int64 // commands that got an index here
+	Forwarded  int64 // commands sent to leaders on other stores, again ones too
+	Applied    int64 // commands applied here
+	Reads      int64 // linearizable reads
+	LeaseReads int64 // of them, those that asked nobody
+	StaleReads int64 // ReadStale and ReadLocal; some become Reads
+	Elections  int64 // campaigns that replicas here started
 
 	Syncs         int64 // of the log
 	LogBytes      int64 // written to the log
@@ -145,6 +149,8 @@ func (s *Store) Metrics() Metrics {
 		Forwarded:       m.forwarded.Load(),
 		Applied:         m.applied.Load(),
 		Reads:           m.reads.Load(),
+		LeaseReads:      m.leaseReads.Load(),
+		StaleReads:      m.staleReads.Load(),
 		Elections:       m.elections.Load(),
 		Syncs:           int64(log.Syncs),
 		LogBytes:        int64(log.Bytes),

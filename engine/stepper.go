@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Stepper runs a store without goroutines: who drives it decides when each part
@@ -13,7 +14,10 @@ import (
 // All methods must be called from one goroutine. Propose, Read, StopGroup and
 // Batch.Wait block until steps were taken, so a driver uses ProposeAsync and
 // ReadAsync.
-type Stepper struct{ store *Store }
+type Stepper struct {
+	store *Store
+	clock *steppedClock
+}
 
 // OpenStepped opens a store like Open, but starts nothing: not the ticker, not
 // the log writer, not the workers. Config.Transport and Config.Seed must be
@@ -25,6 +29,10 @@ func OpenStepped(cfg Config) (*Store, *Stepper, error) {
 	if cfg.Seed == 0 {
 		return nil, nil, &ConfigError{Field: "Seed", Value: 0, Rule: "must be given to a stepped store"}
 	}
+	clock := new(steppedClock)
+	if cfg.Clock == nil {
+		cfg.Clock = clock
+	}
 	s, err := open(cfg, true)
 	if err != nil {
 		return nil, nil, err
@@ -32,7 +40,7 @@ func OpenStepped(cfg Config) (*Store, *Stepper, error) {
 	if err := s.transport.Start(s); err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("store %d: start transport: %w", cfg.ID, err), s.log.Close())
 	}
-	return s, &Stepper{store: s}, nil
+	return s, &Stepper{store: s, clock: clock}, nil
 }
 
 // Work says which parts of a store have something to do.
@@ -82,8 +90,16 @@ func (d *Stepper) Woken() Work {
 	return w
 }
 
-// Tick advances logical time by one.
-func (d *Stepper) Tick() { d.store.tick() }
+// Tick advances logical time by one, and the store's clock by a TickInterval if
+// Config.Clock was not given.
+func (d *Stepper) Tick() {
+	d.clock.advance(d.store.cfg.TickInterval)
+	d.store.tick()
+}
+
+// Pause advances the store's clock without its ticker, as when the process stands
+// still. It has no effect on a Config.Clock that was given.
+func (d *Stepper) Pause(time time.Duration) { d.clock.advance(time) }
 
 // Workers returns how many workers there are.
 func (d *Stepper) Workers() int { return len(d.store.workers) }

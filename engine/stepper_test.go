@@ -81,6 +81,8 @@ type steppedCluster struct {
 	stores []*engine.Store
 	steps  []*engine.Stepper
 	groups []*engine.Group // on the store that leads them
+	// beforeTick are called before each tick.
+	beforeTick []func()
 }
 
 type countingMachine struct{ applied uint64 }
@@ -96,9 +98,9 @@ func newSteppedCluster(t testing.TB, groups int) *steppedCluster {
 	return newSteppedClusterWith(t, groups, nil)
 }
 
-func newSteppedClusterWith(t testing.TB, groups int, change func(*engine.Config)) *steppedCluster {
+func newSteppedClusterWith(t testing.TB, groups int, change func(*engine.Config), beforeTick ...func()) *steppedCluster {
 	t.Helper()
-	c := &steppedCluster{t: t}
+	c := &steppedCluster{t: t, beforeTick: beforeTick}
 	dir := t.TempDir()
 	for id := wire.StoreID(1); id <= 3; id++ {
 		cfg := engine.Config{
@@ -158,6 +160,9 @@ func (c *steppedCluster) settle() {
 }
 
 func (c *steppedCluster) tick() {
+	for _, f := range c.beforeTick {
+		f()
+	}
 	for _, d := range c.steps {
 		d.Tick()
 	}

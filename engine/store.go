@@ -37,6 +37,8 @@ type Store struct {
 	stepped   bool // nothing runs but what a Stepper steps
 
 	now         atomic.Uint64 // ticks since Open
+	clock       *storeClock
+	leases      bool // ticks follow the clock
 	readContext atomic.Uint64
 	failure     atomic.Pointer[StoreFailedError]
 	closing     atomic.Bool
@@ -75,6 +77,7 @@ type Store struct {
 	starting  map[wire.GroupID]bool // StartGroup is under way
 	freeSlots []scheduler.Slot
 
+	ticks     uint64 // calls of tick; tick's own
 	sealAfter uint64 // batches in the log when tick last looked; tick's own
 
 	ticker  *time.Ticker
@@ -143,6 +146,10 @@ func open(cfg Config, serial bool) (*Store, error) {
 	if cfg.Seed == 0 {
 		s.seeds.state.Store(rand.Uint64())
 	}
+	if s.cfg.Clock == nil {
+		s.cfg.Clock = newSystemClock()
+	}
+	s.clock, s.leases = newStoreClock(&s.cfg), cfg.Tuning.LeaseReads
 	var err error
 	s.log, err = raftlog.Open(raftlog.Options{
 		FS:           cfg.FS,
@@ -429,11 +436,17 @@ func (s *Store) tick() {
 	if err := s.log.Err(); err != nil {
 		s.fail(err)
 	}
-	now := s.now.Add(1)
+	var now uint64
+	if s.leases {
+		now = s.clock.fire()
+		s.now.Store(now)
+	} else {
+		now = s.now.Add(1)
+	}
 	s.sched.Tick(now, flagTick)
 	s.readGate.tick()
 	s.snaps.tick()
-	if now%sealTicks == 0 {
+	if s.ticks++; s.ticks%sealTicks == 0 {
 		batches := s.log.Stats().Batches
 		if batches == s.sealAfter {
 			s.log.Seal()
@@ -445,7 +458,8 @@ func (s *Store) tick() {
 const sealTicks = 32
 
 // tickLoop ends when stopped is closed. After a pause of the process, lost
-// ticks stay lost: time-outs then run from what the store has really seen.
+// ticks stay lost: time-outs then run from what the store has really seen. For
+// stores with leases, see storeClock.
 func (s *Store) tickLoop() {
 	defer s.loops.Done()
 	for {

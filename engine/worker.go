@@ -30,8 +30,9 @@ type worker struct {
 
 	forward wire.Message // about forwarded proposals, under construction
 
-	readsAsked    bool // reads were sent on their way in this round
-	readsAnswered bool // answers for reads came in this round
+	readTerms     *readTerms // of reads that are asked for in this round, made on demand
+	readsAsked    bool       // reads were sent on their way in this round
+	readsAnswered bool       // answers for reads came in this round
 }
 
 // logBatch is a raftlog batch and whom to tell when it is durable.
@@ -124,6 +125,13 @@ func (w *worker) turn(r *replica, flags scheduler.Flags) {
 	r.turnMu.Lock()
 	defer r.turnMu.Unlock()
 	now := s.now.Load()
+	var clock clockReading
+	if s.leases {
+		// After the mailbox was taken: what a voter promises must not begin before
+		// the message came, nor a leader read by a lease that ended before the read.
+		clock = s.clock.read()
+		now = clock.tick
+	}
 	if err := r.state(); r.core == nil || err != nil {
 		if !r.lingers(now) {
 			w.turnAway(r, &box)
@@ -136,6 +144,9 @@ func (w *worker) turn(r *replica, flags scheduler.Flags) {
 		return
 	}
 	core.Clock(now)
+	if s.leases {
+		r.noteClock(clock)
+	}
 	own := false
 	for node := box.first; node != nil; {
 		next := node.next
@@ -189,7 +200,7 @@ func (w *worker) turn(r *replica, flags scheduler.Flags) {
 		w.startReads(r, box.reads, now)
 	}
 	if len(r.reads) > 0 {
-		w.sendReads(r)
+		w.sendReads(r, clock)
 	}
 	if len(box.transfers) > 0 {
 		w.startTransfers(r, box.transfers, now)
@@ -223,6 +234,9 @@ func (w *worker) turn(r *replica, flags scheduler.Flags) {
 		w.noteRemoved(r, now)
 	}
 	w.noteChanges(r)
+	if commit := uint64(core.Commit()); commit != r.committed.Load() {
+		r.committed.Store(commit)
+	}
 	w.expireReads(r, now)
 	if box.snap != nil && box.snap.install != nil && w.beginInstall(r, box.snap.install) {
 		return
@@ -355,7 +369,7 @@ func (w *worker) finish() {
 	w.out.flush(s)
 	if w.readsAsked || w.readsAnswered {
 		s.readGate.turn(w.readsAnswered, w.readsAsked)
-		w.readsAsked, w.readsAnswered = false, false
+		w.readsAsked, w.readsAnswered, w.readTerms = false, false, nil
 	}
 	if w.log.Len() > 0 || len(w.log.acks) > 0 {
 		if w.log.own {

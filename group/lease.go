@@ -56,6 +56,29 @@ func (g *Group) leaseContext() uint64 {
 	return 0
 }
 
+// Lost tells that of the ticks that Clock has told, the last few passed without
+// this replica: the process stood still, or the clock jumped. Who was silent in that
+// time is not known, so campaigns wait for as long again, and so do promises: by
+// another clock less time may have passed. Leases do not, they end.
+func (g *Group) Lost(ticks uint64) {
+	if ld := g.leading; ld != nil {
+		ld.quorumAt += ticks
+	} else {
+		g.electionAt += ticks
+	}
+	if g.promisedTo > g.now-min(g.now, ticks) {
+		g.promisedTo += ticks
+	}
+}
+
+// VoidLease ends what leases this replica holds, because the clock that they were
+// measured with was wrong. They are earned anew.
+func (g *Group) VoidLease() {
+	if ld := g.leading; ld != nil {
+		ld.leaseFrom = g.now + 1
+	}
+}
+
 // LeaseIndex returns an index at which reading is linearizable, and the first tick
 // at which that is not known any more. now is the tick, read after the read came.
 // A host that keeps ticks in a variable reads the machine, then the clock, and

@@ -44,7 +44,8 @@ type Tuning struct {
 	StayWhenRemoved bool
 	// LeaseReads makes voters promise their leader not to vote for others for
 	// ElectionTicks, so that LeaseIndex answers reads. All replicas of a group must
-	// agree in it, and it needs check-quorum.
+	// agree in it, and it needs check-quorum. Ticks must come from a clock that counts
+	// while the process stands still; the engine brings one.
 	LeaseReads bool
 	// MaxClockDrift bounds, in percent, by how much the clocks of any two stores
 	// differ in rate. A lease is shorter by as much. Zero means 10.
