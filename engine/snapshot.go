@@ -294,6 +294,7 @@ func (n *snapshots) expire(now uint64) {
 func (n *snapshots) run(job func()) {
 	if n.store.stepped {
 		n.jobs = append(n.jobs, job)
+		n.signal()
 		return
 	}
 	n.store.loops.Add(1)
@@ -313,8 +314,12 @@ func (n *snapshots) close() {
 	}
 }
 
-// send gives a message to a peer store at once.
+// send gives a message to a peer store at once. A store that failed says nothing
+// more.
 func (n *snapshots) send(to wire.StoreID, m *wire.Message) {
+	if n.store.state() != nil {
+		return
+	}
 	n.out.Add(m)
 	err := n.out.Flush(func(lane wire.Lane, payload []byte) error { return n.store.transport.Send(to, lane, payload) })
 	if err != nil {

@@ -58,6 +58,11 @@ func (g *Group) Status() Status {
 	r.core.Status(&core)
 	st.Role, st.Term = core.Role, core.Term
 	st.Committed, st.Last = core.Commit, core.Last
+	if r.install != nil {
+		// The machine may have the state of a snapshot that the core does not know
+		// yet; what is in there is committed.
+		st.Committed, st.Last = max(st.Committed, st.Applied), max(st.Last, st.Applied)
+	}
 	st.Progress = core.Progress
 	return st
 }

@@ -49,11 +49,12 @@ type Work struct {
 	Workers, Appliers uint64
 	Log, Maintain     bool
 	Events, Join      bool
+	Snapshots         bool
 }
 
 // Any says whether any part has something to do.
 func (w Work) Any() bool {
-	return w.Workers|w.Appliers != 0 || w.Log || w.Maintain || w.Events || w.Join
+	return w.Workers|w.Appliers != 0 || w.Log || w.Maintain || w.Events || w.Join || w.Snapshots
 }
 
 // Woken returns which parts would have been woken since the last call if each
@@ -85,6 +86,11 @@ func (d *Stepper) Woken() Work {
 	select {
 	case <-d.store.joins.wake:
 		w.Join = true
+	default:
+	}
+	select {
+	case <-d.store.snaps.wake:
+		w.Snapshots = true
 	default:
 	}
 	return w

@@ -327,6 +327,19 @@ func (k *checker) applies(m *machine, e *engine.Entry) (at int) {
 	return at
 }
 
+// restores holds a state that a machine was given against the history.
+func (k *checker) restores(m *machine, index wire.Index) {
+	model, st := &k.groups[m.group], &m.state
+	switch {
+	case st.last > index:
+		k.fail(ruleMachine, "group %d: store %d is given a state of entry %d as that of %d", groupID(m.group), m.site.at+1, st.last, index)
+	case st.count > len(model.applied) || st.count > 0 && model.applied[st.count-1].chain != st.chain:
+		k.fail(ruleMachine, "group %d: store %d is given a state of %d commands that are not the history's", groupID(m.group), m.site.at+1, st.count)
+	case st.count < len(model.applied) && model.applied[st.count].index <= index:
+		k.fail(ruleMachine, "group %d: store %d is given a state up to %d that lacks the command at %d", groupID(m.group), m.site.at+1, index, model.applied[st.count].index)
+	}
+}
+
 // chained is the digest of a history and one more command.
 func chained(chain, sum uint64) uint64 { return (chain ^ sum) * 0x9e3779b97f4a7c15 }
 

@@ -46,6 +46,8 @@ const (
 	readsAnswered
 	readsFailed
 	commandsApplied
+	statesCaptured
+	statesRestored
 	counters // how many there are
 )
 
@@ -55,6 +57,7 @@ var counterNames = [counters]string{
 	"crashes in recovery", "process kills", "power cuts", "restarts", "clean stops", "pauses", "isolations", "splits",
 	"one-way cuts", "storms", "slow disks", "full disks", "opens without room", "leaders elected", "writes acknowledged", "writes refused", "writes unknown",
 	"writes too large", "reads answered", "reads failed", "commands applied",
+	"states captured", "states restored",
 }
 
 func (n counter) String() string { return counterNames[n] }

@@ -1,7 +1,10 @@
 package sim
 
 import (
+	"bytes"
 	"encoding/binary"
+	"io"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -57,6 +60,58 @@ func (m *machine) Apply(entries []engine.Entry) error {
 	c.trace.mix(m.state.chain)
 	if m.kept != nil && c.machines.chance(0.2) {
 		*m.kept = m.state
+	}
+	return nil
+}
+
+// snapshotMachine is a machine whose state can be written out.
+type snapshotMachine struct{ *machine }
+
+// durableSnapshotMachine is one that also tells where it is.
+type durableSnapshotMachine struct {
+	durableMachine
+	snapshotMachine
+}
+
+// Apply, Query and the like are those of the one machine in both.
+func (m durableSnapshotMachine) Apply(entries []engine.Entry) error {
+	return m.durableMachine.Apply(entries)
+}
+
+// Query returns the state.
+func (m durableSnapshotMachine) Query(query any) (any, error) { return m.durableMachine.Query(query) }
+
+// Snapshot captures the state, and a filler that makes it large.
+func (m snapshotMachine) Snapshot() (io.WriterTo, error) {
+	c := m.site.c
+	c.count(statesCaptured)
+	b := binary.LittleEndian.AppendUint64(nil, uint64(m.state.count))
+	b = binary.LittleEndian.AppendUint64(b, m.state.chain)
+	b = binary.LittleEndian.AppendUint64(b, uint64(m.state.last))
+	for i := range c.machines.between(0, time.Duration(c.shape.heavy)) {
+		b = append(b, byte(i))
+	}
+	return bytes.NewBuffer(b), nil
+}
+
+// Restore takes over a state, which must be one that the history goes through.
+func (m snapshotMachine) Restore(index wire.Index, r io.Reader) error {
+	b, err := io.ReadAll(r)
+	if err != nil {
+		return err
+	}
+	c := m.site.c
+	c.count(statesRestored)
+	m.state = machineState{
+		count: int(binary.LittleEndian.Uint64(b)),
+		chain: binary.LittleEndian.Uint64(b[8:]),
+		last:  wire.Index(binary.LittleEndian.Uint64(b[16:])),
+	}
+	c.check.restores(m.machine, index)
+	c.trace.mix(m.state.chain)
+	if m.kept != nil {
+		*m.kept = m.state
+		m.kept.last = index
 	}
 	return nil
 }

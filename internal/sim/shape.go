@@ -42,6 +42,10 @@ type shape struct {
 	reads     float64 // share of operations
 	command   int     // largest filler of a command
 	durable   bool    // state machines keep their state across restarts
+	snapshots bool    // state machines make them
+	entries   uint64  // between two of them
+	keep      uint64  // entries in front of one
+	heavy     int     // largest filler of one
 	strike    time.Duration
 	weights   [faultKinds]int // of faults that nemesis chooses from
 	faultTime time.Duration
@@ -127,6 +131,8 @@ func drawShape(p Plan) shape {
 			s.weights[k] = 1 + r.IntN(4)
 		}
 	}
+	s.snapshots = r.chance(0.8)
+	s.entries, s.keep, s.heavy = pick(r, uint64(3), 20, 200), pick(r, uint64(1), 10, 100), pick(r, 0, 2000, 50_000)
 	return s
 }
 
@@ -151,6 +157,9 @@ func (s *shape) String() string {
 		s.stores, len(s.members), s.clients, s.rate, s.workers, s.appliers, s.tick, s.tuning.ElectionTicks, s.tuning.HeartbeatTicks)
 	fmt.Fprintf(&b, ", delay %v to %v, ordered %v, loss %g, duplicates %g, late %g, sync %v to %v, strike every %v, faults",
 		s.delayMin, s.delayMax, s.ordered, s.loss, s.duplicates, s.late, s.syncMin, s.syncMax, s.strike)
+	if s.snapshots {
+		fmt.Fprintf(&b, "; a snapshot every %d entries, %d kept, up to %d bytes;", s.entries, s.keep, s.heavy)
+	}
 	for k, weight := range s.weights {
 		if weight > 0 {
 			fmt.Fprintf(&b, " %v", faultKind(k))

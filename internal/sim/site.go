@@ -69,7 +69,7 @@ func (s *site) open() {
 		TickInterval: c.shape.tick, Tuning: c.shape.tuning, MaxCommandBytes: maxCommandBytes,
 		MaxGroupInflightBytes: c.shape.groupBytes, CacheBytes: c.shape.cacheBytes,
 		MaxReceiveBytes: c.shape.receiveBytes, MaxApplyBytes: c.shape.applyBytes,
-		Seed: s.random.Uint64() | 1,
+		Seed: s.random.Uint64() | 1, SnapshotEntries: c.shape.entries, KeepEntries: c.shape.keep, SnapshotChunkBytes: 1 << 10,
 	})
 	if err != nil {
 		s.stillborn(err)
@@ -77,7 +77,7 @@ func (s *site) open() {
 	}
 	s.store, s.stepper, s.failing, s.logFailed = store, stepper, false, false
 	s.peers = make([]bool, c.shape.stores)
-	s.parts = make([]bool, stepper.Workers()+stepper.Appliers()+2)
+	s.parts = make([]bool, stepper.Workers()+stepper.Appliers()+3)
 	s.groups = make([]*engine.Group, len(c.shape.members))
 	s.machines = make([]*machine, len(c.shape.members))
 	s.audits = make([]audit, len(c.shape.members))
@@ -133,6 +133,12 @@ func (s *site) startGroups() error {
 		if m.kept != nil {
 			m.state = *m.kept
 			plain = durableMachine{m}
+		}
+		switch {
+		case c.shape.snapshots && m.kept != nil:
+			plain = durableSnapshotMachine{durableMachine{m}, snapshotMachine{m}}
+		case c.shape.snapshots:
+			plain = snapshotMachine{m}
 		}
 		if known[g] && s.random.chance(0.5) {
 			members = nil // those in the log are in force anyway
@@ -273,6 +279,9 @@ func (s *site) poke() {
 	if w.Maintain {
 		s.wake(s.maintainPart())
 	}
+	if w.Snapshots {
+		s.wake(s.snapshotPart())
+	}
 }
 
 // wake puts a step of a part on the agenda, unless one stands there.
@@ -296,8 +305,9 @@ func (s *site) maintainLater() {
 	})
 }
 
-// The parts of a store are its workers, its appliers, its log and the log's
-// background work.
+// The parts of a store are its workers, its appliers, its snapshots, its log and
+// the log's background work.
+func (s *site) snapshotPart() int { return len(s.parts) - 3 }
 func (s *site) logPart() int      { return len(s.parts) - 2 }
 func (s *site) maintainPart() int { return len(s.parts) - 1 }
 
@@ -307,7 +317,7 @@ func (s *site) pace(part int) time.Duration {
 	switch {
 	case part == s.logPart():
 		return time.Duration(s.slow * float64(s.random.between(shape.syncMin, shape.syncMax)))
-	case part == s.maintainPart():
+	case part == s.maintainPart(), part == s.snapshotPart():
 		return time.Duration(s.slow * float64(s.random.around(10*time.Millisecond)))
 	}
 	if s.random.chance(0.001) {
@@ -328,6 +338,8 @@ func (s *site) step(part int) {
 		busy = s.stepLog()
 	case part == s.maintainPart():
 		busy = s.stepper.Maintain()
+	case part == s.snapshotPart():
+		busy = s.stepper.Snapshots()
 	default:
 		busy = s.stepper.Applier(part - workers)
 	}
