@@ -55,6 +55,7 @@ type crashRun struct {
 		after       bool
 	}
 	crashed bool
+	loses   func(to *site) bool // drops what is on its way to a store
 	acked   []string
 	noise   tally        // writes besides, of which nobody counts the outcome
 	changes []wire.Index // the memberships that were in force somewhere
@@ -168,6 +169,9 @@ func (c *crashRun) tick() {
 			}
 			again = s.steps.Events() || again
 			again = s.steps.Join() || again
+			if c.loses != nil && c.loses(s) {
+				c.relay.stores[s.id].inbox = nil
+			}
 			again = c.relay.stores[s.id].deliver() || again
 		}
 	}
@@ -386,4 +390,49 @@ func TestMembershipSurvivesCrashes(t *testing.T) {
 	if crashes < 20 {
 		t.Errorf("only %d crashes happened", crashes)
 	}
+}
+
+// A leader of two removes itself, and its last words are lost: that the removal
+// is committed, and that the other shall campaign. As long as it lingers, the
+// other can still win under the membership that it knows.
+func TestRemovedReplicaHelpsTheOthers(t *testing.T) {
+	c := newCrashRun(t)
+	c.propose()
+	third := c.leader().Store().ID()%3 + 1
+	c.step("a group of two", func(engine.Membership) group.MembershipChange {
+		return group.MembershipChange{Changes: []group.Change{{Op: group.Remove, Replica: wire.ReplicaID(third)}}}
+	}, func(m engine.Membership) bool { return len(m.Members) == 2 })
+	c.propose()
+	leader := c.leader()
+	self := leader.Status().Self
+	other := c.sites[6-third-self.Store-1]
+	c.until("both know that they are two", func() bool {
+		g, runs := other.store.Group(1)
+		return runs && len(g.Membership().Members) == 2
+	})
+	lost := false
+	c.loses = func(to *site) bool {
+		gone := leader.Err() != nil
+		lost = lost || gone
+		return gone && to == other
+	}
+	if err := leader.ChangeMembersAsync(group.MembershipChange{Changes: []group.Change{{Op: group.Remove, Replica: self.Replica}}},
+		func(engine.Membership, error) {}); err != nil {
+		t.Fatal(err)
+	}
+	c.until("the leader is out", func() bool { return lost })
+	c.tick()
+	c.loses = nil
+	if g, _ := other.store.Group(1); len(g.Membership().Members) != 2 || g.IsLeader() {
+		t.Fatalf("the other knows already: %+v", g.Status())
+	}
+	c.until("the other leads alone", func() bool {
+		g := c.leader()
+		return g != nil && g.Store() == other.store && len(g.Membership().Members) == 1
+	})
+	c.propose()
+	c.until("the old leader is forgotten", func() bool {
+		_, runs := c.sites[self.Store-1].store.Group(1)
+		return !runs
+	})
 }

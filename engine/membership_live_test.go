@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"sync"
@@ -11,6 +13,7 @@ import (
 
 	"multiraft/engine"
 	"multiraft/group"
+	"multiraft/transport"
 	"multiraft/wire"
 )
 
@@ -472,4 +475,67 @@ func TestRemovedLeaderAnswersEverybody(t *testing.T) {
 		t.Errorf("store %d holds %v after a restart, %v", at, stored, err)
 	}
 	f.writeAnyhow("b")
+}
+
+// A store whose disk is gone is not asked to begin its voter anew. It is
+// replaced by a learner under another id, which catches up and votes.
+func TestEmptyDiskIsReplaced(t *testing.T) {
+	f := newFleet(t, 3)
+	f.begin(1, 2, 3)
+	var want []string
+	for i := range 20 {
+		want = append(want, fmt.Sprint(i))
+		f.propose(1, want[i])
+	}
+	f.agree(want, 1, 2, 3)
+	lost := f.leader(1).Store().ID()%3 + 1
+	f.close(lost)
+	if err := os.RemoveAll(filepath.Join(f.dir, fmt.Sprint(lost))); err != nil {
+		t.Fatal(err)
+	}
+	f.network = transport.NewNetwork(transport.NetworkConfig{Cluster: 7}) // the incarnations of the lost store begin anew
+	for id := wire.StoreID(1); id <= 3; id++ {
+		f.close(id)
+		f.open(id)
+		if id == lost {
+			continue
+		}
+		f.mu.Lock()
+		f.ledgers[id] = &ledger{}
+		l := f.ledgers[id]
+		f.mu.Unlock()
+		if _, err := f.stores[id].StartGroup(f.ctx(), engine.GroupConfig{ID: 1, StateMachine: l}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want = append(want, "without it")
+	f.propose(1, "without it")
+	f.mu.Lock()
+	if len(f.requests) > 0 {
+		t.Errorf("the store was asked to begin a voter anew: %+v", f.requests)
+	}
+	f.mu.Unlock()
+	f.lead("remove", func(g *engine.Group) error { return g.RemoveReplica(f.ctx(), wire.ReplicaID(lost)) })
+	if m := f.add(lost); m.Replica != 4 {
+		t.Errorf("added %+v, want replica 4", m)
+	}
+	f.agree(want, 1, 2, 3)
+}
+
+// Who waits for a leader hears at once that there will be none.
+func TestWaitLeaderOnRemoved(t *testing.T) {
+	f := newFleet(t, 3)
+	g := f.begin(1, 2)
+	other := f.group(3-g.Store().ID(), 1)
+	if err := g.RemoveReplica(f.ctx(), wire.ReplicaID(other.Store().ID())); err != nil {
+		t.Fatal(err)
+	}
+	var removed *engine.ReplicaRemovedError
+	f.until("it knows", func() bool { return errors.As(other.Err(), &removed) })
+	if err := other.WaitLeader(f.ctx()); !errors.As(err, &removed) {
+		t.Errorf("wait for a leader: %v, want a ReplicaRemovedError", err)
+	}
+	if _, err := other.Read(f.ctx(), nil); !errors.As(err, &removed) {
+		t.Errorf("read: %v, want a ReplicaRemovedError", err)
+	}
 }

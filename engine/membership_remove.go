@@ -30,6 +30,7 @@ func (w *worker) noteRemoved(r *replica, now uint64) {
 	r.removed.Store(removed)
 	r.leaveAt = now + uint64(lingerElections*s.electionTicks())
 	w.endWaiting(r, removed)
+	r.setLeader(wire.ReplicaID(r.lead.Load()), true) // who waits for a leader waits in vain
 	q := &w.apply[r.applier.at]
 	q.tasks = append(q.tasks, applyTask{kind: taskLost, replica: r, err: removed})
 	if word := s.cfg.Logger.Check(zap.InfoLevel, "replica was removed from its group"); word != nil {
