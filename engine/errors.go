@@ -45,6 +45,8 @@ var (
 	ErrNotVoter = errors.New("not a voter of the group")
 	// ErrTransferFailed says that the wished replica does not lead.
 	ErrTransferFailed = errors.New("leadership was not transferred")
+	// ErrCampaignFailed says that a replica that was told to campaign does not lead.
+	ErrCampaignFailed = errors.New("campaign did not win")
 	// ErrNoSnapshotter answers what needs snapshots of a group whose state machine
 	// makes none.
 	ErrNoSnapshotter = errors.New("state machine makes no snapshots")

@@ -9,12 +9,22 @@ import (
 	"multiraft/wire"
 )
 
-// transfer is a wish that another replica lead, from the call to its outcome.
+// transfer is a wish about who leads, from the call to its outcome.
 type transfer struct {
+	order   order
 	to      wire.ReplicaID
 	expires uint64     // tick
 	done    chan error // holds the outcome
 }
+
+// order is what a wish asks the core for.
+type order uint8
+
+const (
+	orderTransfer order = iota // that to leads
+	orderCampaign              // that this replica leads
+	orderForget                // that no leader is known here
+)
 
 // transferElections is how many election time-outs a transfer may take: one
 // that the leader gives it, and one for the election that it brings.
@@ -49,7 +59,35 @@ func (g *Group) WaitLeader(ctx context.Context) error {
 // after two election time-outs: it may be out of reach or far behind, and the
 // group goes on under whoever leads. When ctx ends first the transfer goes on.
 func (g *Group) TransferLeader(ctx context.Context, to wire.ReplicaID) error {
-	t := transfer{to: to, done: make(chan error, 1)}
+	return g.order(ctx, transfer{order: orderTransfer, to: to})
+}
+
+// Campaign has this replica stand for election now instead of when it misses its
+// leader, and returns when it leads, or leads already. With pre-vote a campaign
+// does not disturb a leader that the other voters hear: it fails.
+//
+// It returns [ErrNotVoter] on a replica without a vote, [ErrCampaignFailed] when
+// it does not lead after two election time-outs, and an error that wraps
+// [group.ErrPromised] or [group.ErrAwaitsChange] when it may not campaign yet. When
+// ctx ends first the campaign goes on.
+func (g *Group) Campaign(ctx context.Context) error {
+	return g.order(ctx, transfer{order: orderCampaign, to: g.replica.self})
+}
+
+// ForgetLeader makes a follower take its leader for dead, so that it grants votes
+// before its time-out: for a host that knows that the leader's store is gone. The
+// follower follows again when it hears from the leader. Elsewhere, and while the
+// leader may hold a lease, it does nothing.
+func (g *Group) ForgetLeader(ctx context.Context) error {
+	return g.order(ctx, transfer{order: orderForget})
+}
+
+// order runs a wish and waits for its outcome.
+func (g *Group) order(ctx context.Context, t transfer) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	t.done = make(chan error, 1)
 	if err := g.replica.enqueueTransfer(t); err != nil {
 		return err
 	}
@@ -80,8 +118,8 @@ func (r *replica) enqueueTransfer(t transfer) error {
 // startTransfers tells the core what is wished.
 func (w *worker) startTransfers(r *replica, wishes []transfer, now uint64) {
 	for _, t := range wishes {
-		if err := r.core.TransferLeader(t.to); err != nil {
-			t.done <- transferRefusal(err)
+		if err := r.obey(&t); err != nil || t.order == orderForget {
+			t.done <- err
 			continue
 		}
 		t.expires = now + uint64(transferElections*w.store.electionTicks())
@@ -89,15 +127,37 @@ func (w *worker) startTransfers(r *replica, wishes []transfer, now uint64) {
 	}
 }
 
+// obey tells the core what one wish asks for.
+func (r *replica) obey(t *transfer) error {
+	var err error
+	switch t.order {
+	case orderTransfer:
+		err = r.core.TransferLeader(t.to)
+	case orderCampaign:
+		err = r.core.Campaign()
+	case orderForget:
+		r.core.ForgetLeader()
+	}
+	return transferRefusal(err)
+}
+
 // transferRefusal turns the core's word into the engine's.
 func transferRefusal(err error) error {
 	switch {
 	case errors.Is(err, group.ErrNoLeader):
 		return ErrNoLeader
-	case errors.Is(err, group.ErrUnknownReplica), errors.Is(err, group.ErrLearner):
+	case errors.Is(err, group.ErrUnknownReplica), errors.Is(err, group.ErrLearner), errors.Is(err, group.ErrNotVoter):
 		return ErrNotVoter
 	}
 	return err
+}
+
+// failure is the outcome of a wish that did not come true in time.
+func (t *transfer) failure() error {
+	if t.order == orderCampaign {
+		return ErrCampaignFailed
+	}
+	return ErrTransferFailed
 }
 
 // settleTransfers answers the wishes that came true or took too long, and
@@ -110,7 +170,7 @@ func (w *worker) settleTransfers(r *replica, now uint64) (deadline uint64) {
 		case r.core.Leader() == t.to:
 			t.done <- nil
 		case now >= t.expires:
-			t.done <- ErrTransferFailed
+			t.done <- t.failure()
 		default:
 			deadline = min(deadline, t.expires)
 			kept = append(kept, t)

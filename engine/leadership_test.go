@@ -77,3 +77,37 @@ func TestPriorityBringsTheLeadershipBack(t *testing.T) {
 	c.propose(1, "z")
 	c.converge(1, 3)
 }
+
+// A replica stands for election when it is told to, and wins once the others take
+// the leader for dead, long before they would have missed it.
+func TestCampaignOnDemand(t *testing.T) {
+	c := newCluster(t, func(cfg *engine.Config) { cfg.Tuning.ElectionTicks = 200 })
+	c.startAll(1)
+	c.propose(1, "0")
+	c.converge(1, 1) // a replica that lacks an entry does not win
+	leader := c.leader(1)
+	if err := leader.Campaign(c.ctx()); err != nil {
+		t.Errorf("campaign of the leader: %v", err)
+	}
+	var followers []*engine.Group
+	for id := wire.StoreID(1); id <= 3; id++ {
+		if g := c.group(id, 1); g.Store() != leader.Store() {
+			followers = append(followers, g)
+		}
+	}
+	c.close(leader.Store().ID())
+	for _, g := range followers {
+		if err := g.ForgetLeader(c.ctx()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := followers[0].Campaign(c.ctx()); err != nil {
+		t.Fatal(err)
+	}
+	if !followers[0].IsLeader() {
+		t.Error("the campaign succeeded, and its replica does not lead")
+	}
+	if got := followers[0].Status().Term; got < 2 {
+		t.Errorf("term %d after a second election", got)
+	}
+}
