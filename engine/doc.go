@@ -40,6 +40,11 @@
 //     not appended.
 //   - E10: with leases, the clock is read after the mailbox was taken, and again after
 //     a query that a lease answers.
+//   - E11: a log is compacted only behind a snapshot, or the reported index of a
+//     durable machine, that is durable. A file with the name of a snapshot holds
+//     committed entries only.
+//   - E12: from the log batch of an install to Restore of the core nothing else of
+//     that core is called; a start finishes an install whose file is whole.
 //
 // # Concurrency
 //

@@ -96,7 +96,13 @@ func (w *worker) beginInstall(r *replica, in *install) (begun bool) {
 	w.log.Restart(r.log, in.info.Index, in.info.Term)
 	w.log.acks = append(w.log.acks, slotAck{replica: r, install: true})
 	r.install = in
-	w.store.sched.SetDeadline(r.slot, never)
+	// What waits for a word of the core would wait as long as the machine takes.
+	w.endForwards(r, ErrNoAnswer)
+	for _, t := range r.transfers {
+		t.done <- ErrTransferFailed
+	}
+	r.transfers = nil
+	w.store.sched.Set(r.slot, flagControl) // for the deadlines of what waits on
 	return true
 }
 
