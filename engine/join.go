@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -93,8 +94,12 @@ func (s *Store) joinStep() bool {
 		q.until[req.Group] = s.now.Load() + uint64(s.electionTicks())
 	}
 	q.mu.Unlock()
+	level := zap.WarnLevel
+	if errors.Is(err, ErrStored) || errors.Is(err, ErrGroupExists) {
+		level = zap.DebugLevel // the embedder is about to start it, or just did
+	}
 	if err != nil && s.state() == nil {
-		s.cfg.Logger.Warn("replica was added here and does not run", zap.Uint64("group", uint64(req.Group)),
+		s.cfg.Logger.Log(level, "replica was added here and does not run", zap.Uint64("group", uint64(req.Group)),
 			zap.Uint64("replica", uint64(req.Replica)), zap.Uint64("asked by", uint64(req.From)), zap.Error(err))
 	}
 	return true
