@@ -84,7 +84,7 @@ func (k *checker) check() {
 		k.checkCommit(n)
 		k.checkPromises(n)
 		k.checkMembers(n)
-		if index, _, ok := n.g.LeaseIndex(k.c.now); ok {
+		if index, _, ok := n.g.LeaseIndex(n.tick()); ok {
 			k.counts.leases++
 			if int(index) < len(k.committed) {
 				k.fail("replica %d reads at %d by its lease, %d are committed", n.id, index, len(k.committed))

@@ -58,6 +58,16 @@ type node struct {
 	history []*wire.Membership
 	// keepApplying makes the machine apply at once what it is given.
 	keepApplying bool
+	// clock tells the tick by the clock of the node; nil: that of the cluster.
+	clock func() uint64
+}
+
+// tick returns the current tick of a node.
+func (n *node) tick() uint64 {
+	if n.clock == nil {
+		return n.c.now
+	}
+	return n.clock()
 }
 
 // write is what one Ready asked to persist.
@@ -179,7 +189,7 @@ func (n *node) start(applied wire.Index) error {
 	}
 	cfg.Join = place(cfg.Members, n.id) < 0 || n.joins && len(n.history) == 0
 	cfg.Group, cfg.Replica, cfg.Tuning = 1, n.id, &n.c.tuning
-	cfg.Storage, cfg.Rand, cfg.Now, cfg.Applied = n.log, n.rand, n.c.now, applied
+	cfg.Storage, cfg.Rand, cfg.Now, cfg.Applied = n.log, n.rand, n.tick(), applied
 	g, err := New(cfg)
 	if err != nil {
 		return err
@@ -401,7 +411,7 @@ func (c *cluster) deliver(i int) {
 func (n *node) step(m *wire.Message) {
 	hadFault := n.g.Err() != nil
 	if n.c.tuning.LeaseReads {
-		n.g.Clock(n.c.now) // as leases require
+		n.g.Clock(n.tick()) // as leases require
 	}
 	err := n.g.Step(m)
 	var fault *FaultError

@@ -3,6 +3,7 @@ package group
 import (
 	"math"
 
+	"multiraft/internal/planted"
 	"multiraft/wire"
 )
 
@@ -119,7 +120,7 @@ func New(cfg Config) (*Group, error) {
 	if err := g.restore(cfg.Applied); err != nil {
 		return nil, err
 	}
-	if g.tuning.LeaseReads && g.term > 0 {
+	if g.tuning.LeaseReads && g.term > 0 && !planted.Is(planted.LeaseForgottenAtStart) {
 		// What was promised to a leader before is forgotten.
 		g.promisedTo = g.now + uint64(g.tuning.ElectionTicks)
 	}

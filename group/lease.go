@@ -1,6 +1,9 @@
 package group
 
-import "multiraft/wire"
+import (
+	"multiraft/internal/planted"
+	"multiraft/wire"
+)
 
 // With leases a leader answers reads without asking first. It needs two promises:
 //
@@ -28,6 +31,9 @@ import "multiraft/wire"
 //
 //mr:hotpath
 func (t *Tuning) leaseTicks() uint64 {
+	if planted.Is(planted.LeaseWithoutMargin) {
+		return uint64(t.ElectionTicks)
+	}
 	return uint64(max(0, (t.ElectionTicks-1)*(100-t.MaxClockDrift)/100-1))
 }
 
@@ -43,7 +49,9 @@ func (g *Group) promise() {
 // isPromised says whether this replica owes a leader silence.
 //
 //mr:hotpath
-func (g *Group) isPromised() bool { return g.now < g.promisedTo }
+func (g *Group) isPromised() bool {
+	return g.now < g.promisedTo && !planted.Is(planted.LeaseWithoutPromise)
+}
 
 // leaseContext is what a heartbeat carries: the tick in which it leaves. It comes
 // back in the answer, so that nothing about heartbeats has to be remembered.
@@ -89,7 +97,8 @@ func (g *Group) VoidLease() {
 func (g *Group) LeaseIndex(now uint64) (index wire.Index, until uint64, ok bool) {
 	ld := g.leading
 	if g.fault != nil || ld == nil || !g.tuning.LeaseReads || !g.isVoter() ||
-		ld.handover.target != 0 || ld.handover.ordered || g.commit < ld.firstIndex || now < g.now {
+		(ld.handover.target != 0 || ld.handover.ordered) && !planted.Is(planted.LeaseOverTransfer) ||
+		g.commit < ld.firstIndex && !planted.Is(planted.LeaseBeforeOwnEntry) || now < g.now {
 		return 0, 0, false
 	}
 	var began [MaxReplicas]wire.Index // the quorum arithmetic is that of indexes

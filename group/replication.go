@@ -349,7 +349,11 @@ func (g *Group) leaderHeartbeatResponse(m *wire.Message) error {
 	if ld.unanswered(slot) && !g.sentLately(slot) {
 		ld.nudges = ld.nudges.with(slot)
 	}
-	ld.leaseAt[slot] = max(ld.leaseAt[slot], m.Context)
+	since := m.Context
+	if planted.Is(planted.LeaseFromAnswer) {
+		since = g.now
+	}
+	ld.leaseAt[slot] = max(ld.leaseAt[slot], since)
 	return nil
 }
 

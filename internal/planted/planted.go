@@ -22,6 +22,12 @@ const (
 	TruncateMatching
 	AckOldTerm
 	ReadWithoutRound
+	LeaseWithoutMargin
+	LeaseFromAnswer
+	LeaseWithoutPromise
+	LeaseForgottenAtStart
+	LeaseOverTransfer
+	LeaseBeforeOwnEntry
 
 	// Of the engine.
 	AckEarly
