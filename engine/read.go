@@ -5,7 +5,6 @@ import (
 	"errors"
 	"runtime/debug"
 	"sync"
-	"time"
 
 	"multiraft/group"
 	"multiraft/wire"
@@ -18,19 +17,17 @@ type readRequest struct {
 	err    error
 	done   chan struct{}    // holds one signal
 	notify func(any, error) // called instead of done
-	// tell is called instead of both, for a read that tells how old it may be.
-	tell      func(any, Staleness, error)
-	maxAge    time.Duration
-	wantsAge  bool
-	staleness Staleness
-	direct    bool // served without an index if the state is not older than maxAge
-	confirm   bool // not by a lease: one has ended while the query ran
+	aged   *agedRead        // of a read that tells how old it may be, else nil
+	// direct: served without an index if the state is young enough.
+	direct bool
+	// confirm: not by a lease, because one has ended while the query ran.
+	confirm bool
 }
 
 // finish wakes who waits.
 func (q *readRequest) finish() {
-	if q.tell != nil {
-		q.tell(q.value, q.staleness, q.err)
+	if q.aged != nil && q.aged.tell != nil {
+		q.aged.tell(q.value, q.aged.staleness, q.err)
 		return
 	}
 	if q.notify != nil {
@@ -76,7 +73,6 @@ func (g *Group) Read(ctx context.Context, query any) (any, error) {
 	case <-req.done:
 		value, err := req.value, req.err
 		req.query, req.value, req.err, req.confirm = nil, nil, nil, false
-		req.staleness = Staleness{}
 		readRequests.Put(req)
 		return value, err
 	case <-ctx.Done():

@@ -27,7 +27,7 @@ type Staleness struct {
 // Rounds of Read and ReadStale keep the state young: with a steady flow of reads
 // that bear the same maxAge, there is one round per maxAge.
 func (g *Group) ReadStale(ctx context.Context, query any, maxAge time.Duration) (value any, age time.Duration, err error) {
-	value, s, err := g.read(ctx, &readRequest{query: query, direct: maxAge > 0, maxAge: maxAge})
+	value, s, err := g.read(ctx, &readRequest{query: query, direct: maxAge > 0, aged: &agedRead{maxAge: maxAge}})
 	return value, s.Age, err
 }
 
@@ -36,15 +36,15 @@ func (g *Group) ReadStaleAsync(query any, maxAge time.Duration, done func(value 
 	if done == nil {
 		return ErrNoNotifier
 	}
-	return g.replica.enqueueDirect(&readRequest{query: query, direct: maxAge > 0, maxAge: maxAge, wantsAge: true,
-		tell: func(value any, s Staleness, err error) { done(value, s.Age, err) }})
+	return g.replica.enqueueDirect(&readRequest{query: query, direct: maxAge > 0, aged: &agedRead{maxAge: maxAge,
+		tell: func(value any, s Staleness, err error) { done(value, s.Age, err) }}})
 }
 
 // ReadLocal runs query on the state machine of this replica, however old its state
 // is, and tells what is known about that. It sends nothing, and works without a
 // leader.
 func (g *Group) ReadLocal(ctx context.Context, query any) (any, Staleness, error) {
-	return g.read(ctx, &readRequest{query: query, direct: true, maxAge: anyAge})
+	return g.read(ctx, &readRequest{query: query, direct: true, aged: &agedRead{maxAge: anyAge}})
 }
 
 // ReadLocalAsync is ReadLocal without a goroutine that waits; see ReadAsync.
@@ -52,7 +52,14 @@ func (g *Group) ReadLocalAsync(query any, done func(any, Staleness, error)) erro
 	if done == nil {
 		return ErrNoNotifier
 	}
-	return g.replica.enqueueDirect(&readRequest{query: query, direct: true, maxAge: anyAge, wantsAge: true, tell: done})
+	return g.replica.enqueueDirect(&readRequest{query: query, direct: true, aged: &agedRead{maxAge: anyAge, tell: done}})
+}
+
+// agedRead is what a read needs besides that tells how old it may be.
+type agedRead struct {
+	maxAge    time.Duration
+	tell      func(any, Staleness, error) // nil: somebody waits
+	staleness Staleness
 }
 
 // anyAge is a maxAge that is never exceeded, not even by an unknown age.
@@ -63,13 +70,13 @@ func (g *Group) read(ctx context.Context, req *readRequest) (any, Staleness, err
 	if err := ctx.Err(); err != nil {
 		return nil, Staleness{}, err
 	}
-	req.done, req.wantsAge = make(chan struct{}, 1), true
+	req.done = make(chan struct{}, 1)
 	if err := g.replica.enqueueDirect(req); err != nil {
 		return nil, Staleness{}, err
 	}
 	select {
 	case <-req.done:
-		return req.value, req.staleness, req.err
+		return req.value, req.aged.staleness, req.err
 	case <-ctx.Done():
 		return nil, Staleness{}, ctx.Err()
 	}
@@ -125,7 +132,7 @@ func (a *applier) serveDirect(r *replica, req *readRequest) {
 		r.apply.direct = append(r.apply.direct, req) // until the machine is whole again
 		return
 	}
-	if s := a.stalenessOf(r); req.maxAge != anyAge && (!s.Known || s.Age > req.maxAge) {
+	if s, most := a.stalenessOf(r), req.aged.maxAge; most != anyAge && (!s.Known || s.Age > most) {
 		req.direct = false
 		if err := r.enqueueRead(req); err != nil {
 			a.endReads([]*readRequest{req}, err)
@@ -141,8 +148,8 @@ func (a *applier) serveDirect(r *replica, req *readRequest) {
 
 // finishRead wakes who waits for a read that was served.
 func (a *applier) finishRead(r *replica, req *readRequest) {
-	if req.wantsAge {
-		req.staleness = a.stalenessOf(r)
+	if req.aged != nil {
+		req.aged.staleness = a.stalenessOf(r)
 	}
 	req.finish()
 }
