@@ -385,7 +385,7 @@ func (a *applier) complete(r *replica, last wire.Index) {
 				at++
 			}
 			p := run.list[run.next-run.first]
-			if at < len(a.entries) && a.entries[at].Index == run.next && (a.entries[at].Term == run.term || planted.Is(planted.CompleteByPlace)) {
+			if at < len(a.entries) && a.entries[at].Index == run.next && a.entries[at].Term == run.term {
 				p.result, p.err = a.entries[at].Result, nil
 			} else {
 				p.result, p.err = Result{}, ErrProposalDropped

@@ -18,6 +18,8 @@ type Status struct {
 	Self, Leader Member
 	Role         group.Role
 	Term         wire.Term
+	// Vote is whom this replica voted for in its term, zero for nobody.
+	Vote wire.ReplicaID
 	// First and Last bound the entries in the log; Committed and Applied are as
 	// in the raft paper.
 	First, Last, Committed, Applied wire.Index
@@ -56,7 +58,7 @@ func (g *Group) Status() Status {
 	}
 	var core group.Status
 	r.core.Status(&core)
-	st.Role, st.Term = core.Role, core.Term
+	st.Role, st.Term, st.Vote = core.Role, core.Term, core.Vote
 	st.Committed, st.Last = core.Commit, core.Last
 	if r.install != nil {
 		// The machine may have the state of a snapshot that the core does not know

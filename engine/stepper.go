@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"multiraft/raftlog"
+	"multiraft/wire"
 )
 
 // Stepper runs a store without goroutines: who drives it decides when each part
@@ -96,6 +99,9 @@ func (d *Stepper) Woken() Work {
 	return w
 }
 
+// Stored returns what the log of the store has durable of a group.
+func (d *Stepper) Stored(id wire.GroupID) *raftlog.Group { return d.store.log.Group(id) }
+
 // Tick advances logical time by one, and the store's clock by a TickInterval if
 // Config.Clock was not given.
 func (d *Stepper) Tick() {
@@ -120,6 +126,10 @@ func (d *Stepper) Appliers() int { return len(d.store.appliers) }
 // Applier does what is queued for an applier. It returns false when there was
 // nothing.
 func (d *Stepper) Applier(at int) bool { return d.store.appliers[at].step() }
+
+// BeginLog has the next Log take what is queued now, and leave what comes until
+// then, as a log whose sync is under way does.
+func (d *Stepper) BeginLog() { d.store.log.Begin() }
 
 // Log writes and syncs what is queued for the log. It returns false when there
 // was nothing.

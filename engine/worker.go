@@ -413,7 +413,11 @@ func (w *worker) noteChanges(r *replica) {
 	led := r.role == group.Leader
 	if led && (role != group.Leader || term != r.term) {
 		q := &w.apply[r.applier.at]
-		q.tasks = append(q.tasks, applyTask{kind: taskLost, replica: r, err: ErrLeadershipLost})
+		lost := ErrLeadershipLost
+		if planted.Is(planted.LostIsDropped) {
+			lost = ErrProposalDropped
+		}
+		q.tasks = append(q.tasks, applyTask{kind: taskLost, replica: r, err: lost})
 		w.endChanges(r, ErrLeadershipLost)
 	}
 	if role == group.Leader {

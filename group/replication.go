@@ -258,6 +258,9 @@ func (g *Group) takeHeartbeat(rd *Ready, slot int) {
 	ld := g.leading
 	m := g.put(&rd.Messages, wire.Heartbeat, g.replica(slot))
 	m.Commit = min(ld.match[slot], g.commit)
+	if planted.Is(planted.CommitBeyondMatch) {
+		m.Commit = g.commit
+	}
 	m.Context = g.leaseContext()
 	ld.commitSent[slot] = max(ld.commitSent[slot], m.Commit)
 	if ld.unheard.has(slot) {
@@ -313,6 +316,10 @@ func (g *Group) leaderAppendResponse(m *wire.Message) error {
 			// of terms above it cannot match either. Both sides so skip whole
 			// terms, and the probing takes a round per term, not per entry.
 			hint, _ = g.log.conflictHint(hint, m.LogTerm)
+		}
+		if planted.Is(planted.HintAsMatch) {
+			ld.accepted(slot, hint)
+			g.advanceCommit()
 		}
 		ld.refused(slot, m.Index, hint)
 		return nil
@@ -398,9 +405,6 @@ func (g *Group) followerAppend(m *wire.Message) error {
 	if g.reads != nil {
 		commit = max(commit, g.reads.committed)
 	}
-	if planted.Is(planted.CommitBeyondMatch) {
-		end = g.log.last()
-	}
 	g.setCommit(min(commit, end))
 	return nil
 }
@@ -434,9 +438,6 @@ type refusal struct {
 // skipping terms there).
 func (g *Group) refuse(m *wire.Message, from wire.Index) {
 	hint, term := g.log.conflictHint(from, m.LogTerm)
-	if planted.Is(planted.WrongHint) {
-		hint, term = m.Index, 0
-	}
 	g.mutable().refusal = &refusal{index: m.Index, hint: hint, term: term}
 }
 

@@ -23,6 +23,7 @@ type writer struct {
 	pending []*Batch // taken from the queue, not complete
 	next    int      // the first item of pending[0] that is not written
 	taken   *rewriteBatch
+	begun   bool // Begin was called for the next Step
 
 	// What the next header says about the batches before it.
 	sequence uint64 // of the last batch
@@ -39,7 +40,10 @@ type writer struct {
 //mr:hotpath
 func (l *Log) Step() bool {
 	w := &l.writer
-	l.takeQueued()
+	if !w.begun || len(w.pending) == 0 {
+		l.takeQueued()
+	}
+	w.begun = false
 	if l.failure.Load() != nil {
 		return l.rejectPending()
 	}
@@ -71,6 +75,15 @@ func (l *Log) Step() bool {
 	}
 	w.drop(batches, items)
 	return true
+}
+
+// Begin takes what was submitted for the next Step, which then takes nothing
+// else. It is for who runs Step without a goroutine and wants it to last: what is
+// submitted until that Step has to wait for the one behind it, as it has to wait
+// for a sync in flight.
+func (l *Log) Begin() {
+	l.takeQueued()
+	l.writer.begun = true
 }
 
 // takeQueued moves what was submitted to pending.

@@ -18,7 +18,7 @@ const (
 	CommitBeyondMatch
 	CountUnsynced
 	NoPreviousCheck
-	WrongHint
+	HintAsMatch
 	TruncateMatching
 	AckOldTerm
 	ReadWithoutRound
@@ -34,7 +34,7 @@ const (
 	ForgetHardState
 	ApplyTwice
 	ApplySkips
-	CompleteByPlace
+	LostIsDropped
 	ReadBeforeApplied
 	StaleContext
 	LostWake

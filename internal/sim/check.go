@@ -29,6 +29,8 @@ const (
 	ruleErrors   rule = "M11" // nothing fails without a fault
 	ruleFrames   rule = "M12" // frames are well formed and never change
 	ruleRecovery rule = "M13" // a healed cluster goes on and agrees
+	ruleTerms    rule = "M14" // a term begins with a vote for oneself
+	ruleDurable  rule = "M15" // what was promised is found again after a restart
 	rulePanic    rule = "panic"
 )
 
@@ -64,6 +66,12 @@ type model struct {
 	// rests on a durable term.
 	promised []wire.Term
 	maxTerm  wire.Term
+	// acked is the newest acknowledgement of each site.
+	acked []acknowledgement
+	// committed are entries of which a leader said that they are.
+	committed map[wire.Index]commitment
+	// begun are the terms of which somebody voted for himself.
+	begun map[wire.Term]bool
 
 	// asked holds in which life of its store a replica asked for a read index
 	// under a context.
@@ -85,6 +93,19 @@ type ballot struct {
 	term  wire.Term
 }
 
+// acknowledgement is how far a replica said in a term that its log is that of the
+// leader, and durable.
+type acknowledgement struct {
+	term  wire.Term
+	index wire.Index
+}
+
+// commitment is a committed entry.
+type commitment struct {
+	term  wire.Term
+	bound wire.Term // the highest term seen when it was first known to be committed
+}
+
 type question struct {
 	replica wire.ReplicaID
 	context uint64
@@ -94,6 +115,7 @@ type question struct {
 type version struct {
 	term, before wire.Term // of the entry and of the one in front of it
 	sum          uint64
+	leads        wire.Term // of the last leader that said it has this version
 }
 
 // command is an entry that some state machine was given.
@@ -110,7 +132,8 @@ func newChecker(c *cluster) *checker {
 	k := &checker{c: c, groups: make([]model, len(c.shape.members))}
 	for g := range k.groups {
 		k.groups[g] = model{
-			leaders: make(map[wire.Term]wire.ReplicaID), votes: make(map[ballot]wire.ReplicaID),
+			leaders: make(map[wire.Term]wire.ReplicaID), votes: make(map[ballot]wire.ReplicaID), begun: make(map[wire.Term]bool),
+			acked: make([]acknowledgement, c.shape.stores), committed: make(map[wire.Index]commitment),
 			promised: make([]wire.Term, c.shape.stores), asked: make(map[question]uint32), at: make(map[wire.Index]int),
 		}
 	}
@@ -173,8 +196,15 @@ func (k *checker) look(f *frame, m *wire.Message) {
 	switch m.Kind {
 	case wire.Append:
 		k.appends(g, m)
+	case wire.AppendResponse:
+		if a := &model.acked[f.from]; !m.Reject && (m.Term > a.term || m.Term == a.term && m.Index > a.index) {
+			*a = acknowledgement{m.Term, m.Index}
+		}
 	case wire.ReadIndex:
 		k.asks(g, m, s.life)
+	}
+	if m.Term > 0 && m.Kind != wire.PreVote && (m.Kind != wire.PreVoteResponse || m.Reject) && !model.begun[m.Term] {
+		k.begins(s, g, m)
 	}
 	switch m.Kind {
 	case wire.PreVote, wire.PreVoteResponse:
@@ -183,8 +213,21 @@ func (k *checker) look(f *frame, m *wire.Message) {
 		if !m.Reject { // refusals promise nothing and leave at once
 			model.promised[f.from] = max(model.promised[f.from], m.Term)
 		}
+		if !m.Reject && m.Kind != wire.Append {
+			k.rests(f, g, m)
+		}
 	}
 	model.maxTerm = max(model.maxTerm, m.Term)
+}
+
+// begins looks at the first message of a term. Who sends it must have voted for
+// itself in it, whether or not that is durable by now: all others adopt a term
+// from a message. One that has gone on to a higher term by now is believed.
+func (k *checker) begins(s *site, g int, m *wire.Message) {
+	k.groups[g].begun[m.Term] = true
+	if st := s.groups[g].Status(); st.Term == m.Term && st.Err == nil && st.Vote != m.From {
+		k.fail(ruleTerms, "group %d: replica %d is the first to speak in term %d and did not vote for itself: %s", m.Group, m.From, m.Term, describe(m))
+	}
 }
 
 // leads notes that a replica leads a group in a term.
@@ -194,6 +237,7 @@ func (k *checker) leads(g int, replica wire.ReplicaID, term wire.Term) {
 	case 0:
 		model.leaders[term] = replica
 		k.c.count(leadersElected)
+		k.c.elected(replica, g)
 	case replica:
 	default:
 		k.fail(ruleLeader, "group %d: replicas %d and %d both lead in term %d", groupID(g), other, replica, term)
@@ -229,6 +273,10 @@ func (k *checker) asks(g int, m *wire.Message, life uint32) {
 func (k *checker) appends(g int, m *wire.Message) {
 	before, next := m.LogTerm, m.Index+1
 	if m.Index > 0 {
+		if v := k.version(g, m.Index, m.LogTerm); v != nil {
+			v.leads = max(v.leads, m.Term)
+		}
+		k.commits(g, m, m.Index, m.LogTerm)
 		k.complete(g, m.From, m.Term, m.Index, m.LogTerm)
 	}
 	for rest := m.Entries; len(rest) > 0; {
@@ -245,7 +293,8 @@ func (k *checker) appends(g int, m *wire.Message) {
 				break
 			}
 			payloads = more
-			k.entry(g, m.From, next, version{term: term, before: before, sum: xxhash.Sum64(payload) ^ kind})
+			k.entry(g, m.From, next, version{term: term, before: before, sum: xxhash.Sum64(payload) ^ kind, leads: m.Term})
+			k.commits(g, m, next, term)
 			k.complete(g, m.From, m.Term, next, term)
 			before = term
 		}
@@ -258,11 +307,13 @@ func (k *checker) entry(g int, leader wire.ReplicaID, index wire.Index, v versio
 	for wire.Index(len(model.entries)) <= index {
 		model.entries = append(model.entries, nil)
 	}
-	for _, old := range model.entries[index] {
+	for i := range model.entries[index] {
+		old := &model.entries[index][i]
 		if old.term != v.term {
 			continue
 		}
-		if old != v {
+		old.leads = max(old.leads, v.leads)
+		if old.before != v.before || old.sum != v.sum {
 			k.fail(ruleLog, "group %d: replica %d sends another entry %d/%d than was sent before", groupID(g), leader, index, v.term)
 		}
 		return
@@ -270,9 +321,94 @@ func (k *checker) entry(g int, leader wire.ReplicaID, index wire.Index, v versio
 	model.entries[index] = append(model.entries[index], v)
 }
 
+// commits notes the entry up to which an append says that all is committed.
+func (k *checker) commits(g int, m *wire.Message, index wire.Index, term wire.Term) {
+	model := &k.groups[g]
+	if _, known := model.committed[index]; index == m.Commit && !known {
+		model.committed[index] = commitment{term, max(model.maxTerm, m.Term)}
+	}
+}
+
+// wakes holds what a replica knows when its life begins against what it promised
+// in lives before.
+func (k *checker) wakes(s *site, g int) {
+	model, st := &k.groups[g], s.groups[g].Status()
+	if st.Err != nil {
+		return // audit has seen to it
+	}
+	// In the same term nothing that was acknowledged is replaced.
+	if a := model.acked[s.at]; st.Term == a.term && st.Last < a.index {
+		k.fail(ruleDurable, "group %d: store %d has entries up to %d, but acknowledged %d in term %d", groupID(g), s.at+1, st.Last, a.index, a.term)
+	}
+	if vote := model.votes[ballot{st.Self.Replica, st.Term}]; vote != 0 && st.Vote != vote {
+		k.fail(ruleDurable, "group %d: store %d has voted for %d in term %d, but told %d that it had its vote", groupID(g), s.at+1, st.Vote, st.Term, vote)
+	}
+}
+
+// version returns what was sent of an entry, nil for nothing.
+func (k *checker) version(g int, index wire.Index, term wire.Term) *version {
+	entries := k.groups[g].entries
+	if index >= wire.Index(len(entries)) {
+		return nil
+	}
+	for i := range entries[index] {
+		if v := &entries[index][i]; v.term == term {
+			return v
+		}
+	}
+	return nil
+}
+
+// rests holds a message that promises something against the disk of its sender.
+// The log counts as durable what it has synced, so this is about who asks the
+// log; whether the log keeps its word shows after crashes.
+func (k *checker) rests(f *frame, g int, m *wire.Message) {
+	s := k.c.sites[f.from]
+	stored := s.stepper.Stored(m.Group)
+	hs := stored.HardState()
+	vote := wire.ReplicaID(0)
+	switch m.Kind {
+	case wire.Vote:
+		vote = m.From
+	case wire.VoteResponse:
+		vote = m.To
+	case wire.AppendResponse:
+		if m.Index < stored.First() {
+			break
+		}
+		term, err := stored.Term(m.Index)
+		if m.Index > stored.Last() || err != nil {
+			k.fail(ruleDurable, "group %d: store %d acknowledges %d in term %d, its disk has [%d,%d]: %v",
+				m.Group, f.from+1, m.Index, m.Term, stored.First(), stored.Last(), err)
+		} else if v := k.version(g, m.Index, term); v != nil && v.leads < m.Term {
+			k.fail(ruleDurable, "group %d: store %d acknowledges %d in term %d, its disk has that of term %d", m.Group, f.from+1, m.Index, m.Term, term)
+		}
+	}
+	if hs.Term < m.Term || hs.Term == m.Term && vote != 0 && hs.Vote != vote {
+		k.fail(ruleDurable, "group %d: store %d promises something, its disk has term %d and a vote for %d: %s", m.Group, f.from+1, hs.Term, hs.Vote, describe(m))
+	}
+}
+
+// appliesDurable holds the last entry of those that a machine was given against
+// the disk under it: a machine that is ahead of its log cannot start again.
+func (k *checker) appliesDurable(m *machine, e *engine.Entry) {
+	stored := m.site.stepper.Stored(groupID(m.group))
+	if e.Index < stored.First() {
+		return
+	}
+	if term, err := stored.Term(e.Index); e.Index > stored.Last() || err != nil || term != e.Term {
+		k.fail(ruleDurable, "group %d: store %d applies %d/%d, its disk has entries [%d,%d] and there one of term %d: %v",
+			groupID(m.group), m.site.at+1, e.Index, e.Term, stored.First(), stored.Last(), term, err)
+	}
+}
+
 // complete holds an entry in the log of a leader against what was applied.
 func (k *checker) complete(g int, leader wire.ReplicaID, leads wire.Term, index wire.Index, term wire.Term) {
 	model := &k.groups[g]
+	if c, ok := model.committed[index]; ok && leads > c.bound && term != c.term {
+		k.fail(ruleComplete, "group %d: replica %d leads term %d with entry %d/%d, but %d/%d was committed",
+			groupID(g), leader, leads, index, term, index, c.term)
+	}
 	at, ok := model.at[index]
 	if !ok {
 		return
@@ -387,6 +523,7 @@ func (k *checker) audit(s *site, g int) {
 			groupID(g), s.at+1, st.Term, st.Committed, st.Applied, old.term, old.committed, old.applied)
 	}
 	*old = audit{st.Term, st.Committed, st.Applied}
+	model.begun[st.Term] = true // of a life before, perhaps, that told nobody
 	if st.Term < model.promised[s.at] {
 		k.fail(ruleForward, "group %d: store %d is in term %d, but sent promises in term %d", groupID(g), s.at+1, st.Term, model.promised[s.at])
 	}

@@ -111,6 +111,15 @@ func (c *cluster) submit(cl *client, g int, read bool) {
 	}
 }
 
+// readHere reads all groups that a store believes to lead.
+func (c *cluster) readHere(s *site) {
+	for g := range s.groups {
+		if s.groups[g] != nil && s.groups[g].IsLeader() {
+			c.read(c.newOp(g, s.at, true))
+		}
+	}
+}
+
 func (c *cluster) newOp(g, site int, read bool) *op {
 	o := &op{id: uint64(len(c.ops)), group: g, read: read, site: site, life: c.sites[site].life,
 		state: opWaiting, floor: c.check.groups[g].floor, at: -1, began: c.moment()}

@@ -31,6 +31,8 @@ type cluster struct {
 
 	faults, clientRandom, machines, plantRandom random
 
+	coups int // leaders yet to be elected that will fall
+
 	// After the faults.
 	calm    bool
 	probes  []*op // the last write to each group in this part of the calm

@@ -37,6 +37,7 @@ const (
 	storms
 	slowDisks
 	fullDisks
+	coups
 	openedFull
 	leadersElected
 	writesAcknowledged
@@ -55,7 +56,7 @@ var counterNames = [counters]string{
 	"frames sent", "messages sent", "frames lost", "frames duplicated", "frames reordered", "frames delayed", "frames late", "frames cut",
 	"frames refused", "frames unreceived", "links down", "syncs", "disk errors", "crashes", "crashes in a step",
 	"crashes in recovery", "process kills", "power cuts", "restarts", "clean stops", "pauses", "isolations", "splits",
-	"one-way cuts", "storms", "slow disks", "full disks", "opens without room", "leaders elected", "writes acknowledged", "writes refused", "writes unknown",
+	"one-way cuts", "storms", "slow disks", "full disks", "coups", "opens without room", "leaders elected", "writes acknowledged", "writes refused", "writes unknown",
 	"writes too large", "reads answered", "reads failed", "commands applied",
 	"states captured", "states restored",
 }

@@ -52,6 +52,10 @@
 //   - M12: frames are well formed, come from and go to replicas that live there,
 //     and do not change once sent.
 //   - M13: a healed cluster goes on within a bounded time, and its replicas agree.
+//   - M14: a term begins with a replica that votes for itself in it; all others
+//     learn of it from a message. Pre-votes leave no trace.
+//   - M15: what a vote or an acknowledgement promises is on the sender's disk when
+//     it leaves, and is found there by every later life. So is what is applied.
 //
 // # Concurrency
 //

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"multiraft/internal/vfs"
+	"multiraft/wire"
 )
 
 // faultKind is something nemesis does.
@@ -23,11 +24,12 @@ const (
 	faultSlowDisk                     // one disk takes long
 	faultDiskError                    // a sync or a write fails, for good
 	faultDiskFull                     // one disk has hardly any room for a while
+	faultCoup                         // the next leaders fall soon after their election
 	faultKinds
 )
 
 var faultNames = [faultKinds]string{
-	"crash", "crash-in-step", "kill", "power-cut", "stop", "pause", "isolate", "split", "one-way", "storm", "slow-disk", "disk-error", "disk-full",
+	"crash", "crash-in-step", "kill", "power-cut", "stop", "pause", "isolate", "split", "one-way", "storm", "slow-disk", "disk-error", "disk-full", "coup",
 }
 
 func (k faultKind) String() string { return faultNames[k] }
@@ -143,7 +145,39 @@ func (c *cluster) strike(k faultKind) {
 		c.count(fullDisks)
 		s.volume.fill(s.volume.Used() + int64(r.IntN(4<<10))*int64(r.IntN(64)))
 		c.later(lasts, func() { s.volume.fill(0) })
+	case faultCoup:
+		c.coups += 1 + r.IntN(6)
 	}
+}
+
+// elected may have a leader fall that was just elected, before or while it makes
+// others follow it: terms whose entries are on few disks are what the rules about
+// old entries are for.
+func (c *cluster) elected(replica wire.ReplicaID, g int) {
+	if c.coups == 0 || c.calm {
+		return
+	}
+	c.coups--
+	r := c.faults
+	shape := &c.shape
+	s := c.sites[siteOfReplica(g, replica)]
+	life := s.life
+	c.later(r.between(0, pick(r, time.Duration(1), 2, 4)*(shape.delayMax+shape.syncMax+shape.stepMax)), func() {
+		if s.store == nil || s.life != life || c.calm {
+			return
+		}
+		c.count(coups)
+		lasts := r.between(0, 6*time.Duration(shape.tuning.ElectionTicks)*shape.tick)
+		c.note("store %d falls as the leader of group %d", s.at+1, groupID(g))
+		switch r.IntN(4) {
+		case 0:
+			s.crash(s.crashOptions())
+		case 1:
+			s.pause(lasts)
+		default:
+			c.cut(lasts, func(from, to int) bool { return from == s.at || to == s.at })
+		}
+	})
 }
 
 // powerCut ends the lives of all stores at once.

@@ -57,6 +57,9 @@ func (m *machine) Apply(entries []engine.Entry) error {
 		e.Result = engine.Result{Value: uint64(m.state.count)}
 		c.count(commandsApplied)
 	}
+	if len(entries) > 0 {
+		c.check.appliesDurable(m, &entries[len(entries)-1])
+	}
 	c.trace.mix(m.state.chain)
 	if m.kept != nil && c.machines.chance(0.2) {
 		*m.kept = m.state

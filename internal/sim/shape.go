@@ -64,6 +64,9 @@ func storeID(site int) wire.StoreID        { return wire.StoreID(site + 1) }
 func siteOf(id wire.StoreID) (site int)    { return int(id) - 1 }
 func replicaID(g, site int) wire.ReplicaID { return wire.ReplicaID(10*(g+1) + site + 1) }
 
+// siteOfReplica is the inverse of replicaID.
+func siteOfReplica(g int, id wire.ReplicaID) (site int) { return int(id) - 10*(g+1) - 1 }
+
 // drawShape decides what the run of a plan looks like. What the plan pins is
 // drawn all the same, so that everything else stays as it is without.
 func drawShape(p Plan) shape {
@@ -98,26 +101,18 @@ func drawShape(p Plan) shape {
 	if p.Stores != 0 {
 		s.stores = p.Stores
 	}
-	if p.Faults >= longFaults {
-		// A long run is for what takes time to come about. It meets as many faults
-		// as a few short ones, further apart, so that logs grow and terms last.
-		s.rate = min(s.rate, 100)
-		s.strike = s.strike * pick(r, time.Duration(1), 3, 10)
-	}
-	s.think = time.Duration(float64(s.clients) * float64(1+s.burst) / 2 / s.rate * float64(time.Second))
-	s.delayMax = s.delayMin * pick(r, time.Duration(2), 5, 20)
 	s.syncMax = s.syncMin * pick(r, time.Duration(2), 10, 50)
 	s.tuning = group.Tuning{
 		ElectionTicks:       pick(r, 5, 10, 20),
 		HeartbeatTicks:      pick(r, 1, 2),
-		MaxMessageBytes:     pick(r, 1<<10, 16<<10, 1<<20),
+		MaxMessageBytes:     pick(r, 1, 1<<10, 16<<10, 1<<20),
 		MaxInflightMessages: pick(r, 1, 4, 64),
 		MaxInflightBytes:    pick(r, 1, 8<<10, 1<<20),
 		MaxUncommittedBytes: pick(r, 8<<10, 1<<20),
 		MaxCommittedBytes:   pick(r, 1, 4<<10, 1<<20),
 		MaxTailBytes:        pick(r, 1, 4<<10, 256<<10),
 		DisablePreVote:      r.chance(0.2),
-		DisableCheckQuorum:  r.chance(0.1),
+		DisableCheckQuorum:  r.chance(0.2),
 	}
 	groups := 1 + r.IntN(pick(r, 2, 6, 16))
 	if p.Groups != 0 {
@@ -133,7 +128,40 @@ func drawShape(p Plan) shape {
 	}
 	s.snapshots = r.chance(0.8)
 	s.entries, s.keep, s.heavy = pick(r, uint64(3), 20, 200), pick(r, uint64(1), 10, 100), pick(r, 0, 2000, 50_000)
+	if r.chance(0.3) {
+		s.turmoil(r)
+		if p.Groups == 0 {
+			s.members = s.members[:min(3, len(s.members))]
+		}
+	}
+	if p.Faults >= longFaults {
+		// A long run is for what takes time to come about. It meets as many faults
+		// as a few short ones, further apart, so that logs grow and terms last.
+		s.rate = min(s.rate, 100)
+		s.strike = s.strike * pick(r, time.Duration(1), 3, 10)
+	}
+	s.think = time.Duration(float64(s.clients) * float64(1+s.burst) / 2 / s.rate * float64(time.Second))
+	// No leader could be elected if answers took longer than candidates wait.
+	s.delayMax = min(s.delayMin*pick(r, time.Duration(2), 5, 20), time.Duration(s.tuning.ElectionTicks)*s.tick/4)
 	return s
+}
+
+// turmoil makes a run one in which leaders hardly ever get anything done: few
+// writes, entries that travel one by one, and coups. It is what the rules about
+// entries of earlier terms are for (thesis, figure 3.7).
+func (s *shape) turmoil(r random) {
+	s.tick = 10 * time.Millisecond
+	s.tuning.ElectionTicks = pick(r, 5, 10)
+	s.tuning.MaxMessageBytes = pick(r, 1, 1, 1<<10)
+	s.tuning.DisablePreVote = r.chance(0.5)
+	s.rate, s.burst = 30, pick(r, 1, 4)
+	s.strike = pick(r, time.Duration(200), 500) * time.Millisecond
+	s.delayMin = pick(r, time.Duration(200), 2000, 5000) * time.Microsecond
+	s.weights = [faultKinds]int{}
+	s.weights[faultCoup] = 6
+	for _, k := range []faultKind{faultSlowDisk, faultCrash, faultPause, faultIsolate} {
+		s.weights[k] = 1
+	}
 }
 
 // longFaults makes a run a long one.

@@ -149,6 +149,7 @@ func (s *site) startGroups() error {
 			return fmt.Errorf("start: %w", err)
 		}
 		c.check.audit(s, g)
+		c.check.wakes(s, g)
 	}
 	return nil
 }
@@ -290,6 +291,9 @@ func (s *site) wake(part int) {
 		return
 	}
 	s.parts[part] = true
+	if part == s.logPart() {
+		s.stepper.BeginLog()
+	}
 	s.c.agenda.add(event{at: s.c.now + s.pace(part), kind: eventStep, site: int16(s.at), life: s.life, arg: int32(part)})
 }
 
@@ -412,8 +416,14 @@ func (s *site) resume() {
 	}
 	s.c.note("store %d goes on", s.at+1)
 	s.paused = false
+	// Who waits for the processor in the process may get it before who waits for
+	// the network: a leader of long ago answers with what it knows.
+	if s.store != nil && !s.c.calm {
+		s.c.readHere(s)
+	}
+	delay := s.random.between(0, 2*s.c.shape.stepMax)
 	for _, e := range s.held {
-		e.at = s.c.now
+		e.at = s.c.now + delay
 		s.c.agenda.add(e)
 	}
 	s.held = nil
