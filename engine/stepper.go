@@ -152,6 +152,12 @@ func (d *Stepper) Snapshots() bool { return d.store.snaps.step() }
 // there was nothing.
 func (d *Stepper) Maintain() bool { return d.store.log.Maintain() }
 
+// TransferLeader asks for a leadership as Group.TransferLeader does, and does not
+// wait: who leads shows how it went.
+func (d *Stepper) TransferLeader(g *Group, to wire.ReplicaID) error {
+	return g.replica.enqueueTransfer(transfer{order: orderTransfer, to: to, done: make(chan error, 1)})
+}
+
 // Close stops the store in good order, taking the steps that this needs. A
 // driver that wants a crash drops the store instead and opens its files again.
 func (d *Stepper) Close() error {
