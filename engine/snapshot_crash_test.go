@@ -1,7 +1,6 @@
 package engine_test
 
 import (
-	"errors"
 	"math/rand/v2"
 	"testing"
 
