@@ -122,6 +122,15 @@ func (c *Cluster) StartAll() error {
 	return nil
 }
 
+// Stores returns the ids of all stores.
+func (c *Cluster) Stores() []wire.StoreID {
+	var ids []wire.StoreID
+	for at := range c.procs {
+		ids = append(ids, storeAt(at))
+	}
+	return ids
+}
+
 // Process returns a store's process, nil when it was not started.
 func (c *Cluster) Process(id wire.StoreID) *Process {
 	c.mu.RLock()
@@ -223,37 +232,50 @@ func (e *DivergedError) Error() string {
 //
 // REQUIRES: nothing is being written.
 func (c *Cluster) Agree(ctx context.Context, stores ...wire.StoreID) error {
-	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
-	defer cancel()
 	for g := wire.GroupID(1); int(g) <= c.cfg.Groups; g++ {
-		states := make(map[wire.StoreID]State)
-		same := true
-		for {
-			clear(states)
-			same = true
-			for _, id := range stores {
-				a, err := c.ask(ctx, id, Request{Op: opState, Group: g, Timeout: settleTimeout})
-				if err != nil {
-					return fmt.Errorf("store %d: state of group %d: %w", id, g, err)
-				}
-				states[id] = a.State
-				same = same && a.State == states[stores[0]]
-			}
-			// Writes of unknown outcome may still have been on their way: what was
-			// read first is compared again, when a later read saw more.
-			again, err := c.ask(ctx, stores[0], Request{Op: opState, Group: g, Timeout: settleTimeout})
-			if err != nil {
-				return fmt.Errorf("store %d: state of group %d: %w", stores[0], g, err)
-			}
-			if again.State == states[stores[0]] {
-				break
-			}
-		}
-		if !same || states[stores[0]].Twice != 0 {
-			return &DivergedError{Group: g, States: states}
+		if err := c.AgreeOn(ctx, g, stores...); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// AgreeOn is Agree for one group.
+func (c *Cluster) AgreeOn(ctx context.Context, g wire.GroupID, stores ...wire.StoreID) error {
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	ask := func(id wire.StoreID) (State, error) {
+		a, err := c.ask(ctx, id, Request{Op: opState, Group: g, Timeout: settleTimeout})
+		if err != nil {
+			err = fmt.Errorf("store %d: state of group %d: %w", id, g, err)
+		}
+		return a.State, err
+	}
+	for {
+		states := make(map[wire.StoreID]State)
+		wrong := false
+		for _, id := range stores {
+			s, err := ask(id)
+			if err != nil {
+				return err
+			}
+			states[id] = s
+			wrong = wrong || s != states[stores[0]] || s.Twice != 0
+		}
+		// Writes of unknown outcome may still have been on their way: then a later
+		// read sees more, and all are compared again.
+		again, err := ask(stores[0])
+		if err != nil {
+			return err
+		}
+		switch {
+		case again != states[stores[0]]:
+		case wrong:
+			return &DivergedError{Group: g, States: states}
+		default:
+			return nil
+		}
+	}
 }
 
 // ask repeats a request that changes nothing until it is answered.

@@ -301,10 +301,7 @@ func (l *Load) ReadAll(ctx context.Context, stores []wire.StoreID) error {
 //
 // REQUIRES: the clients do not run.
 func (l *Load) Verify(ctx context.Context) error {
-	var stores []wire.StoreID
-	for at := range l.cluster.procs {
-		stores = append(stores, storeAt(at))
-	}
+	stores := l.cluster.Stores()
 	if err := l.ReadAll(ctx, stores); err != nil {
 		return err
 	}

@@ -1,0 +1,237 @@
+//go:build linux
+
+package faulttest
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"multiraft/wire"
+)
+
+// newDiskVolume makes an ext4 file system on a Disk.
+func newDiskVolume(t *testing.T, size int64, seed uint64) (*Disk, *volume) {
+	t.Helper()
+	needRoot(t)
+	need(t, "losetup", "mkfs.ext4")
+	if _, err := os.Stat("/dev/fuse"); err != nil {
+		t.Skipf("needs FUSE: %v", err)
+	}
+	dir := filepath.Join(t.TempDir(), "fuse")
+	must(t, os.Mkdir(dir, 0o700))
+	d, err := NewDisk(dir, size, seed)
+	if err != nil {
+		t.Skipf("needs to mount FUSE: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			// Whoever still has it open loses it.
+			if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+				t.Errorf("unmount %s: %v", dir, err)
+			}
+		}
+	})
+	return d, newVolumeOn(t, d.Path())
+}
+
+// TestBlockPowerCut takes the power away from a disk that has a volatile cache
+// and writes it in any order, in pieces, so that after every sync and between two
+// of them, all images are legal that the file system can be left with.
+func TestBlockPowerCut(t *testing.T) {
+	d, v := newDiskVolume(t, 96*mib, 1)
+	c, l := newCluster(t, ClusterConfig{Dirs: dirs(v.dir, 1), SegmentBytes: 256 << 10}, 16)
+	rng := rand.New(rand.NewPCG(1, 1))
+	rounds := pick(3, 20, 2000)
+	for range rounds {
+		v.mount()
+		must(t, c.StartAll())
+		l.Begin()
+		answers(t, l, 1+rng.IntN(300))
+		d.PowerOff()
+		l.End()
+		c.KillAll()
+		v.unmount()
+		d.PowerOn()
+	}
+	v.mount()
+	verify(t, c, l)
+	t.Logf("power was cut %d times; %d operations, %d block writes, %d flushes", rounds, l.History.Len(), d.Writes, d.Syncs)
+	c.KillAll()
+	v.unmount()
+}
+
+// TestBlockWriteFails has one block write of the log fail, of which Linux tells
+// the next sync, and no later one. What was written and not synced is then taken
+// away, as the kernel does that believes it clean.
+func TestBlockWriteFails(t *testing.T) {
+	d, v := newDiskVolume(t, 96*mib, 2)
+	c, l := newCluster(t, ClusterConfig{Dirs: dirs(v.dir, 1), SegmentBytes: 256 << 10}, 8)
+	failed := 0
+	rounds := pick(2, 8, 400)
+	for round := range rounds {
+		v.mount()
+		must(t, c.StartAll())
+		l.Begin()
+		left := 5 + 7*round
+		d.SetFate(func(_ int64, b []byte) Fate {
+			if !isLog(b) {
+				return Keep
+			}
+			if left--; left != 0 {
+				return Keep
+			}
+			return Fail
+		})
+		if failsUnderLoad(t, c, l) {
+			failed++
+		}
+		l.End()
+		d.SetFate(nil)
+		d.PowerOff()
+		c.KillAll()
+		v.unmount()
+		d.PowerOn()
+	}
+	v.mount()
+	verify(t, c, l)
+	t.Logf("%d stores failed of %d; %d operations, %d failed block writes", failed, rounds, l.History.Len(), d.Fates[Fail])
+	if failed < rounds/2 || d.Fates[Fail] < failed {
+		t.Error("too few block writes failed")
+	}
+	c.KillAll()
+	v.unmount()
+}
+
+// TestBlockLies gives one store of three a disk that loses, misdirects or spoils
+// writes of the log, or lets bits rot, and says nothing. After a restart the store
+// serves what the others have or says that a log is damaged; it never serves
+// anything else (F4). The disk is honest for the last writes: with nothing behind
+// them, their loss cannot be told from a torn tail.
+func TestBlockLies(t *testing.T) {
+	for _, of := range []struct {
+		name string
+		fate Fate
+	}{{"lost writes", Lose}, {"misdirected writes", Misdirect}, {"spoilt writes", Spoil}, {"bit-rot", Keep}} {
+		t.Run(of.name, func(t *testing.T) {
+			found, rounds := 0, pick(1, 2, 100)
+			for round := range rounds {
+				if blockLies(t, of.fate, uint64(round)) {
+					found++
+				}
+			}
+			t.Logf("damage was found in %d of %d rounds", found, rounds)
+		})
+	}
+}
+
+func blockLies(t *testing.T, fate Fate, seed uint64) (found bool) {
+	t.Helper()
+	d, v := newDiskVolume(t, 64*mib, seed)
+	places := dirs(t.TempDir(), 3)
+	places[0] = v.dir
+	c, l := newCluster(t, ClusterConfig{Dirs: places, SegmentBytes: 256 << 10}, 16)
+	v.mount()
+	must(t, c.StartAll())
+	l.Begin()
+	answers(t, l, 300)
+	if fate != Keep {
+		rng := rand.New(rand.NewPCG(seed, 3))
+		d.SetFate(func(_ int64, b []byte) Fate {
+			if isLog(b) && rng.IntN(10) == 0 {
+				return fate
+			}
+			return Keep
+		})
+		answers(t, l, 500)
+		d.SetFate(nil)
+	}
+	answers(t, l, 1000)
+	c.Stop(1)
+	v.unmount()
+	rotten := 0
+	if fate == Keep {
+		rotten = d.Rot(3)
+	}
+	v.mount()
+
+	// The store may refuse to open; the others go on in any case.
+	hurt := []wire.GroupID(nil)
+	var open *OpenError
+	switch err := c.Start(1); {
+	case errors.As(err, &open) && !open.Killed:
+		found = true
+		t.Logf("store 1 does not open: %s", open.Text)
+	case err != nil:
+		t.Fatal(err)
+	}
+	answers(t, l, 1000)
+	l.End()
+	sound := []wire.StoreID{2, 3}
+	if !found {
+		h, err := c.Health(t.Context(), 1)
+		must(t, err)
+		if h.Failed {
+			t.Errorf("the whole store failed: %s", h.Text)
+		}
+		hurt, found = h.Damage, len(h.Damage) > 0
+	}
+	must(t, l.ReadAll(t.Context(), sound))
+	must(t, c.Agree(t.Context(), sound...))
+	if c.Process(1) != nil {
+		must(t, agreeWhereSound(t.Context(), c, hurt))
+	}
+	must(t, l.History.Check())
+	t.Logf("%v lost, %v misdirected, %v spoilt, %d rotten; groups damaged: %v; %d operations",
+		d.Fates[Lose], d.Fates[Misdirect], d.Fates[Spoil], rotten, hurt, l.History.Len())
+	c.KillAll()
+	v.unmount()
+	return found
+}
+
+// agreeWhereSound compares store 1 with store 2 on groups that are not damaged.
+func agreeWhereSound(ctx context.Context, c *Cluster, hurt []wire.GroupID) error {
+	for g := wire.GroupID(1); int(g) <= c.cfg.Groups; g++ {
+		if slices.Contains(hurt, g) {
+			continue
+		}
+		if err := c.AgreeOn(ctx, g, 1, 2); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// TestDiskHangs has the disk of one store of three stand still for a while, and go
+// on. Nothing that was acknowledged may depend on what it did not do.
+func TestDiskHangs(t *testing.T) {
+	d, v := newDiskVolume(t, 64*mib, 5)
+	places := dirs(t.TempDir(), 3)
+	places[0] = v.dir
+	c, l := newCluster(t, ClusterConfig{Dirs: places, SegmentBytes: 256 << 10}, 16)
+	v.mount()
+	must(t, c.StartAll())
+	l.Begin()
+	rounds := pick(1, 3, 100)
+	answered := 0
+	for range rounds {
+		answers(t, l, 300)
+		d.Hang()
+		before := l.Done()
+		l.Attempts(100)
+		answered += l.Done() - before
+		d.Resume()
+		answers(t, l, 300)
+	}
+	l.End()
+	verify(t, c, l)
+	t.Logf("%d operations, %d of them while the disk hung", l.History.Len(), answered)
+	c.KillAll()
+	v.unmount()
+}

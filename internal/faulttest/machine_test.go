@@ -1,0 +1,118 @@
+//go:build linux
+
+package faulttest
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// controlGroup is a version 1 control group of this test.
+type controlGroup struct {
+	t   *testing.T
+	dir string
+}
+
+func newControlGroup(t *testing.T, controller string) *controlGroup {
+	t.Helper()
+	needRoot(t)
+	root := filepath.Join("/sys/fs/cgroup", controller)
+	if _, err := os.Stat(filepath.Join(root, "cgroup.procs")); err != nil {
+		t.Skipf("needs the %s controller of control groups, version 1: %v", controller, err)
+	}
+	g := &controlGroup{t: t, dir: filepath.Join(root, fmt.Sprintf("faulttest-%d", os.Getpid()))}
+	if err := os.Mkdir(g.dir, 0o700); err != nil {
+		t.Skipf("needs to make control groups: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := os.Remove(g.dir); err != nil {
+			t.Errorf("remove control group: %v", err)
+		}
+	})
+	return g
+}
+
+func (g *controlGroup) set(file, text string) {
+	g.t.Helper()
+	must(g.t, os.WriteFile(filepath.Join(g.dir, file), []byte(text), 0))
+}
+
+// TestFrozenProcess freezes one store after another, all threads at once and
+// without a signal, as a paused virtual machine is. When it goes on it must not
+// believe that it still leads.
+func TestFrozenProcess(t *testing.T) {
+	c, l := newCluster(t, ClusterConfig{Dirs: dirs(t.TempDir(), 3)}, 24)
+	must(t, c.StartAll())
+	g := newControlGroup(t, "freezer")
+	t.Cleanup(func() {
+		g.set("freezer.state", "THAWED")
+		c.KillAll() // a control group with processes in it cannot be removed
+	})
+	l.Begin()
+	t.Cleanup(l.End)
+	rounds := pick(2, 6, 200)
+	for round := range rounds {
+		p := c.Process(storeAt(round % 3))
+		g.set("cgroup.procs", fmt.Sprint(p.Pid()))
+		answers(t, l, 500)
+		g.set("freezer.state", "FROZEN")
+		l.Attempts(200)
+		g.set("freezer.state", "THAWED")
+		answers(t, l, 500)
+		must(t, os.WriteFile(filepath.Join(filepath.Dir(g.dir), "cgroup.procs"), []byte(fmt.Sprint(p.Pid())), 0))
+	}
+	l.End()
+	verify(t, c, l)
+	t.Logf("%d operations around %d pauses", l.History.Len(), rounds)
+}
+
+// TestSlowDisk lets the disk of one store of three take only so many bytes a
+// second.
+func TestSlowDisk(t *testing.T) {
+	v := newVolume(t, 128*mib)
+	v.mount()
+	places := dirs(t.TempDir(), 3)
+	places[0] = v.dir
+	c, l := newCluster(t, ClusterConfig{Dirs: places, SegmentBytes: 256 << 10}, 24)
+	must(t, c.StartAll())
+	g := newControlGroup(t, "blkio")
+	t.Cleanup(c.KillAll)
+	var st unix.Stat_t
+	must(t, unix.Stat(v.device, &st))
+	device := fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))
+	g.set("cgroup.procs", fmt.Sprint(c.Process(1).Pid()))
+	l.Begin()
+	answers(t, l, 300)
+	g.set("blkio.throttle.write_bps_device", device+" 262144")
+	answers(t, l, pick(200, 1000, 20_000))
+	throttled := g.bytes("blkio.throttle.io_service_bytes", device)
+	g.set("blkio.throttle.write_bps_device", device+" 0")
+	answers(t, l, 300)
+	l.End()
+	if throttled == 0 {
+		t.Error("nothing was written through the limit")
+	}
+	verify(t, c, l)
+	t.Logf("%d operations, %d bytes through the limit", l.History.Len(), throttled)
+	c.KillAll()
+	v.unmount()
+}
+
+// bytes returns what a file of the group counts as written to a device.
+func (g *controlGroup) bytes(file, device string) (n int64) {
+	g.t.Helper()
+	text, err := os.ReadFile(filepath.Join(g.dir, file))
+	must(g.t, err)
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, device+" Write "); ok {
+			_, err := fmt.Sscan(rest, &n)
+			must(g.t, err)
+		}
+	}
+	return n
+}
