@@ -20,7 +20,6 @@ import (
 func newDiskVolume(t *testing.T, size int64, seed uint64) (*Disk, *volume) {
 	t.Helper()
 	needRoot(t)
-	need(t, "losetup", "mkfs.ext4")
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		t.Skipf("needs FUSE: %v", err)
 	}

@@ -5,13 +5,17 @@ package faulttest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 )
 
 // Fate is what a Disk does with one write.
@@ -65,7 +69,35 @@ func NewDisk(dir string, size int64, seed uint64) (*Disk, error) {
 	d.resumed = sync.NewCond(&d.mu)
 	var err error
 	d.server, err = fs.Mount(dir, &diskRoot{disk: d}, &fs.Options{MountOptions: fuse.MountOptions{DirectMount: true, FsName: "faulttest", MaxWrite: mib}})
-	return d, err
+	if err != nil {
+		return nil, err
+	}
+	if err := closeFuseOnExec(); err != nil {
+		return nil, errors.Join(err, d.server.Unmount())
+	}
+	return d, nil
+}
+
+// closeFuseOnExec keeps children from inheriting the connection to the kernel. If
+// one had it, the death of this process would not end the connection, and whoever
+// waits for the disk then, a child that is killed included, would wait for ever.
+func closeFuseOnExec() error {
+	const own = "/proc/self/fd"
+	fds, err := os.ReadDir(own)
+	if err != nil {
+		return err
+	}
+	for _, fd := range fds {
+		if target, err := os.Readlink(filepath.Join(own, fd.Name())); err != nil || target != "/dev/fuse" {
+			continue // closed meanwhile, or something else
+		}
+		n, err := strconv.Atoi(fd.Name())
+		if err != nil {
+			return err
+		}
+		unix.CloseOnExec(n)
+	}
+	return nil
 }
 
 const mib = 1 << 20

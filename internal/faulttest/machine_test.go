@@ -25,7 +25,7 @@ func newControlGroup(t *testing.T, controller string) *controlGroup {
 	if _, err := os.Stat(filepath.Join(root, "cgroup.procs")); err != nil {
 		t.Skipf("needs the %s controller of control groups, version 1: %v", controller, err)
 	}
-	g := &controlGroup{t: t, dir: filepath.Join(root, fmt.Sprintf("faulttest-%d", os.Getpid()))}
+	g := &controlGroup{t: t, dir: filepath.Join(root, named("group"))}
 	if err := os.Mkdir(g.dir, 0o700); err != nil {
 		t.Skipf("needs to make control groups: %v", err)
 	}

@@ -4,17 +4,29 @@ package faulttest
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"testing"
 )
 
 // full runs all rounds of all rigs, where the normal test runs a part of them.
-var full = flag.Bool("faults.full", false, "run every round of every rig; takes about an hour")
+var full = flag.Bool("faults.full", false, "run every round of every rig; takes hours")
+
+// wholeRun is how many operations the histories of a normal run have at least.
+const wholeRun = 100_000
 
 func TestMain(m *testing.M) {
 	MaybeChild()
 	flag.Parse()
-	os.Exit(m.Run())
+	code := supervised(m.Run)
+	if n := checked.Load(); code == 0 && n > 0 {
+		fmt.Printf("%d operations in histories that are legal\n", n)
+		if n < wholeRun && !testing.Short() && flag.Lookup("test.run").Value.String() == "" {
+			fmt.Printf("fewer than %d: something was left out\n", wholeRun)
+			code = 1
+		}
+	}
+	os.Exit(code)
 }
 
 // pick returns how many rounds a test makes.

@@ -54,7 +54,7 @@ func newNamespaces(t *testing.T, n int) *namespaces {
 // add makes a namespace that ends with the test.
 func (ns *namespaces) add(suffix string) string {
 	ns.t.Helper()
-	name := fmt.Sprintf("faulttest-%d-%s", os.Getpid(), suffix)
+	name := named(suffix)
 	run(ns.t, "ip", "netns", "add", name)
 	ns.t.Cleanup(func() { run(ns.t, "ip", "netns", "delete", name) })
 	ns.names = append(ns.names, name)

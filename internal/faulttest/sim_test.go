@@ -44,6 +44,7 @@ func checkLists(ops []sim.Operation) (group int, verdict porcupine.CheckResult) 
 		if verdict := porcupine.CheckOperationsTimeout(listModel, byGroup[g], checkTimeout); verdict != porcupine.Ok {
 			return g, verdict
 		}
+		checked.Add(int64(len(byGroup[g])))
 	}
 	return 0, porcupine.Ok
 }

@@ -42,19 +42,18 @@ func run(t *testing.T, name string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// volume is an ext4 file system on a loop device.
+// volume is an ext4 file system in a file, on a loop device while it is mounted.
 type volume struct {
-	t       *testing.T
-	dir     string
-	device  string
-	mounted bool
+	t      *testing.T
+	image  string
+	dir    string
+	device string // while mounted
 }
 
 // newVolume makes a file system in a file of its own.
 func newVolume(t *testing.T, bytes int64) *volume {
 	t.Helper()
 	needRoot(t)
-	need(t, "losetup", "mkfs.ext4")
 	image := filepath.Join(t.TempDir(), "image")
 	f, err := os.Create(image)
 	must(t, err)
@@ -65,22 +64,16 @@ func newVolume(t *testing.T, bytes int64) *volume {
 // newVolumeOn makes a file system in a file that is there.
 func newVolumeOn(t *testing.T, image string) *volume {
 	t.Helper()
+	need(t, "mkfs.ext4")
 	run(t, "mkfs.ext4", "-q", "-F", "-b", "4096", "-J", "size=4", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard", image)
-	v := &volume{t: t, dir: filepath.Join(t.TempDir(), "mnt")}
+	v := &volume{t: t, image: image, dir: filepath.Join(t.TempDir(), "mnt")}
 	must(t, os.Mkdir(v.dir, 0o700))
-	out, err := exec.Command("losetup", "--find", "--show", image).CombinedOutput()
-	if err != nil {
-		t.Skipf("needs a loop device: %v: %s", err, out)
-	}
-	v.device = strings.TrimSpace(string(out))
 	t.Cleanup(func() {
-		if v.mounted {
-			if err := unix.Unmount(v.dir, unix.MNT_DETACH); err != nil {
-				t.Errorf("unmount %s: %v", v.dir, err)
-			}
+		if v.device == "" {
+			return
 		}
-		if out, err := exec.Command("losetup", "--detach", v.device).CombinedOutput(); err != nil {
-			t.Errorf("detach %s: %v: %s", v.device, err, out)
+		if err := unix.Unmount(v.dir, unix.MNT_DETACH); err != nil {
+			t.Errorf("unmount %s: %v", v.dir, err)
 		}
 	})
 	return v
@@ -88,10 +81,48 @@ func newVolumeOn(t *testing.T, image string) *volume {
 
 func (v *volume) mount() {
 	v.t.Helper()
-	if err := unix.Mount(v.device, v.dir, "ext4", 0, ""); err != nil {
-		v.t.Fatalf("mount %s: %v", v.device, err)
+	device, err := attach(v.image)
+	if err != nil {
+		v.t.Skipf("needs a loop device: %v", err)
 	}
-	v.mounted = true
+	if err := unix.Mount(device.Name(), v.dir, "ext4", 0, ""); err != nil {
+		v.t.Fatalf("mount %s: %v", device.Name(), errors.Join(err, device.Close()))
+	}
+	v.device = device.Name()
+	must(v.t, device.Close())
+}
+
+// attach puts a free loop device on a file. It is detached with its last user.
+func attach(image string) (device *os.File, err error) {
+	backing, err := os.OpenFile(image, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, backing.Close()) }()
+	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, control.Close()) }()
+	for {
+		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
+		if err != nil {
+			return nil, err
+		}
+		device, err := os.OpenFile(fmt.Sprintf("/dev/loop%d", n), os.O_RDWR, 0)
+		if err != nil {
+			return nil, err
+		}
+		err = unix.IoctlLoopConfigure(int(device.Fd()), &unix.LoopConfig{
+			Fd: uint32(backing.Fd()), Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR}})
+		if err == nil {
+			return device, nil
+		}
+		err = errors.Join(err, device.Close())
+		if !errors.Is(err, unix.EBUSY) { // else somebody was faster
+			return nil, err
+		}
+	}
 }
 
 func (v *volume) unmount() {
@@ -99,7 +130,7 @@ func (v *volume) unmount() {
 	if err := unix.Unmount(v.dir, 0); err != nil {
 		v.t.Fatalf("unmount %s: %v", v.dir, err)
 	}
-	v.mounted = false
+	v.device = ""
 }
 
 // From linux/ext4.h: what the file system has not written to its journal is lost.
@@ -140,5 +171,3 @@ func (v *volume) fill() (free func()) {
 	must(v.t, f.Close())
 	return func() { must(v.t, os.Remove(name)) }
 }
-
-func (v *volume) String() string { return fmt.Sprintf("%s on %s", v.device, v.dir) }
