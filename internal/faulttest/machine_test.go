@@ -30,7 +30,7 @@ func newControlGroup(t *testing.T, controller string) *controlGroup {
 		t.Skipf("needs to make control groups: %v", err)
 	}
 	t.Cleanup(func() {
-		if err := os.Remove(g.dir); err != nil {
+		if err := removeGroup(g.dir); err != nil {
 			t.Errorf("remove control group: %v", err)
 		}
 	})

@@ -3,6 +3,7 @@
 package faulttest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -41,6 +43,10 @@ func supervised(run func() int) int {
 		}
 		return run()
 	}
+	if err := sweep(); err != nil {
+		fmt.Println(err)
+		return 1
+	}
 	code, err := supervise()
 	if err = errors.Join(err, sweep()); err != nil {
 		fmt.Println(err)
@@ -54,7 +60,7 @@ func supervise() (code int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	tmp, err := os.MkdirTemp("", "faulttest-")
+	tmp, err := os.MkdirTemp("", fmt.Sprintf("faulttest-%d-", os.Getpid()))
 	if err != nil {
 		return 0, err
 	}
@@ -88,7 +94,7 @@ func supervise() (code int, err error) {
 // machine under a name.
 func sweep() error {
 	var all []error
-	for _, dir := range []string{"/run/netns", "/sys/fs/cgroup/freezer", "/sys/fs/cgroup/blkio"} {
+	for _, dir := range []string{"/run/netns", "/sys/fs/cgroup/freezer", "/sys/fs/cgroup/blkio", os.TempDir()} {
 		left, err := filepath.Glob(filepath.Join(dir, "faulttest-*"))
 		if err != nil {
 			return err
@@ -98,13 +104,33 @@ func sweep() error {
 			if err == nil && pid != os.Getpid() && unix.Kill(pid, 0) == nil {
 				continue // somebody else is at work
 			}
-			if err := unix.Unmount(name, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {
-				all = append(all, fmt.Errorf("unmount %s: %w", name, err))
-			}
-			if err := os.Remove(name); err != nil {
-				all = append(all, err)
-			}
+			all = append(all, remove(name))
 		}
 	}
 	return errors.Join(all...)
+}
+
+// remove removes a name of a namespace, a control group or a directory.
+func remove(name string) error {
+	// A process that was killed while it was frozen dies when it is thawed, and
+	// only then. Other things have no such file.
+	_ = os.WriteFile(filepath.Join(name, "freezer.state"), []byte("THAWED"), 0)
+	_ = unix.Unmount(name, unix.MNT_DETACH) // fails for all but namespaces
+	if strings.HasPrefix(name, "/sys/") {
+		return removeGroup(name)
+	}
+	return os.RemoveAll(name)
+}
+
+// removeGroup removes a control group once the processes in it are dead.
+func removeGroup(name string) (err error) {
+	for range 100 {
+		if err = unix.Rmdir(name); !errors.Is(err, unix.EBUSY) {
+			break
+		}
+		if err := pause(context.Background(), 20*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return err
 }
