@@ -66,6 +66,41 @@ func TestBlockPowerCut(t *testing.T) {
 	v.unmount()
 }
 
+// TestBlockReplay records what a store under load writes to its disk, and then
+// starts it on what power cuts after the flushes leave. What was acknowledged
+// before a flush is there after a cut behind it.
+func TestBlockReplay(t *testing.T) {
+	d, v := newDiskVolume(t, 48*mib, 6)
+	c, l := newCluster(t, ClusterConfig{Dirs: dirs(v.dir, 1), SegmentBytes: 64 << 10, Filler: 2 << 10}, 16)
+	v.mount()
+	recording := d.Record(l.History.Begin)
+	must(t, c.StartAll())
+	l.Begin()
+	answers(t, l, pick(500, 1000, 5000))
+	l.End()
+	c.KillAll()
+	v.unmount()
+	d.Stop()
+	rng := rand.New(rand.NewPCG(6, 6))
+	kept := 0
+	points := recording.Replay(pick(4, 40, 1<<20), rng, func(moment int64, image []byte) {
+		d.Load(image)
+		v.mount()
+		then := NewLoad(c, 0)
+		l.History.Before(moment, &then.History)
+		then.lastKey = l.lastKey
+		kept += then.History.Len()
+		must(t, c.StartAll())
+		if err := then.Verify(t.Context()); err != nil {
+			t.Fatalf("power cut at moment %d: %v", moment, err)
+		}
+		c.KillAll()
+		v.unmount()
+	})
+	t.Logf("%d power cuts after %d flushes; %d operations, %d of them before a cut on average",
+		points, len(recording.flushes), l.History.Len(), kept/points)
+}
+
 // TestBlockWriteFails has one block write of the log fail, of which Linux tells
 // the next sync, and no later one. What was written and not synced is then taken
 // away, as the kernel does that believes it clean.

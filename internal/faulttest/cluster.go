@@ -67,8 +67,11 @@ func NewCluster(cfg ClusterConfig) (*Cluster, error) {
 
 func storeAt(at int) wire.StoreID { return wire.StoreID(at + 1) }
 
-// tickInterval makes elections take 200 to 400 ms.
-const tickInterval = 10 * time.Millisecond
+// Ticks make elections take 200 to 400 ms. A store alone has nobody to wait for.
+const (
+	tickInterval      = 10 * time.Millisecond
+	tickIntervalAlone = time.Millisecond
+)
 
 // Start starts one store that does not run.
 func (c *Cluster) Start(id wire.StoreID) error {
@@ -76,6 +79,9 @@ func (c *Cluster) Start(id wire.StoreID) error {
 		Store: id, Groups: c.cfg.Groups, Dir: filepath.Join(c.cfg.Dirs[id-1], fmt.Sprintf("store-%d", id)),
 		Listen: "127.0.0.1:0", Peers: make(map[wire.StoreID]string),
 		SegmentBytes: c.cfg.SegmentBytes, Tick: tickInterval, Filler: c.cfg.Filler,
+	}
+	if len(c.procs) == 1 {
+		cfg.Tick = tickIntervalAlone
 	}
 	if c.cfg.Listen != nil {
 		cfg.Listen = c.cfg.Listen[id-1]

@@ -36,16 +36,18 @@ type Disk struct {
 	server *fuse.Server
 	path   string
 
-	mu       sync.Mutex // guards the fields below
-	resumed  *sync.Cond // of hung
-	data     []byte     // what reads see
-	durable  []byte     // what a power cut leaves for certain
-	unsynced []diskWrite
-	lastLog  int64
-	off      bool // the power is
-	hung     bool // writes and syncs wait
-	fate     func(off int64, b []byte) Fate
-	rng      *rand.Rand
+	mu        sync.Mutex // guards the fields below
+	resumed   *sync.Cond // of hung
+	data      []byte     // what reads see
+	durable   []byte     // what a power cut leaves for certain
+	unsynced  []diskWrite
+	lastLog   int64
+	off       bool // the power is
+	hung      bool // writes and syncs wait
+	fate      func(off int64, b []byte) Fate
+	clock     func() int64 // of recording, which is nil when there is none
+	recording *Recording
+	rng       *rand.Rand
 
 	// Writes, Syncs, and what happened to writes, by fate.
 	Writes, Syncs int
@@ -145,19 +147,85 @@ func (d *Disk) PowerOff() {
 	if d.rng.IntN(4) == 0 {
 		kept = 0
 	}
-	for _, w := range d.unsynced {
+	keepSome(d.durable, d.unsynced, kept, d.rng)
+	d.unsynced, d.off = nil, true
+	copy(d.data, d.durable)
+}
+
+// keepSome writes a share of what was in the volatile cache to an image.
+func keepSome(image []byte, cache []diskWrite, share float64, rng *rand.Rand) {
+	for _, w := range cache {
 		unit := pageBytes
 		if isLog(w.data) {
 			unit = sectorBytes
 		}
 		for at := 0; at < len(w.data); at += unit {
-			if end := min(at+unit, len(w.data)); d.rng.Float64() < kept {
-				copy(d.durable[w.off+int64(at):], w.data[at:end])
+			if end := min(at+unit, len(w.data)); rng.Float64() < share {
+				copy(image[w.off+int64(at):], w.data[at:end])
 			}
 		}
 	}
-	d.unsynced, d.off = nil, true
-	copy(d.data, d.durable)
+}
+
+// Recording is what was written to a disk, flush by flush.
+type Recording struct {
+	base    []byte
+	flushes []flush
+}
+
+// flush is a flush and the writes before it.
+type flush struct {
+	writes []diskWrite
+	moment int64
+}
+
+// Record records from now on. The moment of each flush is taken from clock when
+// everything before it is durable and nobody knows it yet.
+func (d *Disk) Record(clock func() int64) *Recording {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.recording, d.clock = &Recording{base: append([]byte(nil), d.durable...)}, clock
+	return d.recording
+}
+
+// Stop ends the recording.
+func (d *Disk) Stop() {
+	d.mu.Lock()
+	d.recording = nil
+	d.mu.Unlock()
+}
+
+// Replay calls visit with what a power cut may leave after each flush, but before
+// the next: the flush whole, and any part of what was written after it. Of many
+// flushes it visits most, evenly. The image is visit's to change.
+func (r *Recording) Replay(most int, rng *rand.Rand, visit func(moment int64, image []byte)) (visited int) {
+	durable := append([]byte(nil), r.base...)
+	for at, f := range r.flushes {
+		for _, w := range f.writes {
+			copy(durable[w.off:], w.data)
+		}
+		if n := len(r.flushes); at*most/n == (at+1)*most/n && n > most {
+			continue
+		}
+		image := append([]byte(nil), durable...)
+		if at+1 < len(r.flushes) {
+			keepSome(image, r.flushes[at+1].writes, []float64{0, 0.5, rng.Float64()}[rng.IntN(3)], rng)
+		}
+		visit(f.moment, image)
+		visited++
+	}
+	return visited
+}
+
+// Load puts an image onto the disk.
+//
+// REQUIRES: no file system is mounted.
+func (d *Disk) Load(image []byte) {
+	d.mu.Lock()
+	copy(d.data, image)
+	copy(d.durable, image)
+	d.unsynced = nil
+	d.mu.Unlock()
 }
 
 // PowerOn has the disk work again.
@@ -264,6 +332,9 @@ func (d *Disk) sync() syscall.Errno {
 	d.Syncs++
 	for _, w := range d.unsynced {
 		copy(d.durable[w.off:], w.data)
+	}
+	if d.recording != nil {
+		d.recording.flushes = append(d.recording.flushes, flush{writes: d.unsynced, moment: d.clock()})
 	}
 	d.unsynced = nil
 	return 0

@@ -66,6 +66,23 @@ func (h *History) add(op porcupine.Operation) {
 	h.mu.Unlock()
 }
 
+// Before records in to what was known at a moment of the past: operations that
+// had ended, and as unknown the writes that were under way.
+func (h *History) Before(moment int64, to *History) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	to.clock.Store(h.clock.Load())
+	for _, op := range h.ops {
+		if op.Return > moment {
+			if op.Call > moment || !op.Input.(register).write {
+				continue
+			}
+			op.Return = math.MaxInt64
+		}
+		to.ops = append(to.ops, op)
+	}
+}
+
 // Len returns how many operations are recorded.
 func (h *History) Len() int {
 	h.mu.Lock()
