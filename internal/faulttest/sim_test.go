@@ -9,23 +9,33 @@ import (
 	"multiraft/internal/sim"
 )
 
-// list is a group of the simulator as a client sees it: a row of commands.
+// list is a group of the simulator as a client sees it: a row of commands, and how
+// often it was read since the last one.
 type list struct {
 	length int
 	digest uint64
+	reads  int
+}
+
+// listOp is an operation on a list. A write knows how many reads of the whole
+// history saw the list just before it.
+type listOp struct {
+	sim.Operation
+	reads int
 }
 
 // listModel knows nothing of raft, and nothing of how the simulator's own checker
-// comes to its verdict. Every write tells its place, so however many are under
-// way at a time, there is one way to go on at most.
+// comes to its verdict. Every operation tells its place, so in a legal history
+// there is no choice but between reads of one place, and any will do, however many
+// operations are under way at a time.
 var listModel = porcupine.Model{
 	Init: func() any { return list{} },
 	Step: func(state, input, _ any) (bool, any) {
-		s, op := state.(list), input.(sim.Operation)
+		s, op := state.(list), input.(listOp)
 		if op.Read {
-			return s == list{op.Length, op.Digest}, s
+			return op.Length == s.length && op.Digest == s.digest, list{s.length, s.digest, s.reads + 1}
 		}
-		return op.Length == s.length+1, list{s.length + 1, sim.Extended(s.length, s.digest, op.Digest)}
+		return op.Length == s.length+1 && op.reads == s.reads, list{s.length + 1, sim.Extended(s.length, s.digest, op.Digest), 0}
 	},
 }
 
@@ -33,11 +43,19 @@ var listModel = porcupine.Model{
 func checkLists(ops []sim.Operation) (group int, verdict porcupine.CheckResult) {
 	byGroup := make(map[int][]porcupine.Operation)
 	var groups []int
+	type place struct{ group, length int }
+	reads := make(map[place]int)
+	for _, op := range ops {
+		if op.Read {
+			reads[place{op.Group, op.Length}]++
+		}
+	}
 	for _, op := range ops {
 		if byGroup[op.Group] == nil {
 			groups = append(groups, op.Group)
 		}
-		byGroup[op.Group] = append(byGroup[op.Group], porcupine.Operation{ClientId: op.Client, Input: op, Call: op.Began, Return: op.Ended})
+		byGroup[op.Group] = append(byGroup[op.Group], porcupine.Operation{
+			ClientId: op.Client, Input: listOp{op, reads[place{op.Group, op.Length - 1}]}, Call: op.Began, Return: op.Ended})
 	}
 	slices.Sort(groups)
 	for _, g := range groups {
