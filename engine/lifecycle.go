@@ -98,8 +98,7 @@ func (s *Store) StartGroup(ctx context.Context, cfg GroupConfig) (*Group, error)
 	}
 	r.self, r.joining = d.Replica, d.joining()
 	r.apply.machine, r.apply.ended, r.logged = cfg.StateMachine, make(chan struct{}), make(chan struct{})
-	r.apply.plan, r.keepEntries = s.newSnapPlan(&cfg), cfg.KeepEntries
-	set(&r.keepEntries, s.cfg.KeepEntries)
+	r.apply.plan = s.newSnapPlan(&cfg)
 	applied, err := s.begin(ctx, r, &cfg, &d, isNew)
 	if err != nil {
 		return nil, err

@@ -91,8 +91,6 @@ type replica struct {
 	joining   bool     // it is in no membership that it knows of
 	ended     bool     // the applier has been told that nothing more comes
 
-	keepEntries uint64 // see Config.KeepEntries
-
 	forwards []forward // proposals on their way to the leader
 	led      wire.Term // the last term that this replica led since it was started
 	// Requests of other stores that were looked at in term originsTerm.

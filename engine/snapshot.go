@@ -48,6 +48,7 @@ type snapshots struct {
 	writing  int
 	sendable []snapEvent // asked for by cores, waiting
 	sends    []*sending
+	sent     []sentMark
 	receives []*receiving
 	parts    map[wire.GroupID]snapfile.Name
 	context  uint64
@@ -62,6 +63,7 @@ type snapshots struct {
 // groupFiles is what there is of one group.
 type groupFiles struct {
 	newest wire.Index // zero: none
+	bad    bool       // newest could not be read; it stays until there is another
 	older  []wire.Index
 	pins   int // files of the group that are being read
 }
@@ -250,7 +252,7 @@ func (n *snapshots) step() bool {
 	did = n.startSends() || did
 	did = n.serve() || did
 	did = n.receive() || did
-	n.active.Store(int64(len(n.sends) + len(n.receives) + len(n.sendable)))
+	n.active.Store(int64(len(n.sends) + len(n.sent) + len(n.receives) + len(n.sendable)))
 	return did
 }
 
@@ -286,6 +288,11 @@ func (n *snapshots) expire(now uint64) {
 	}
 	for i := len(n.receives) - 1; i >= 0; i-- {
 		n.tickReceive(n.receives[i], now)
+	}
+	for len(n.sent) > 0 && n.sent[0].until <= now {
+		r := n.sent[0].replica
+		n.sent = slices.Delete(n.sent, 0, 1)
+		n.compactable(r)
 	}
 }
 
@@ -341,15 +348,29 @@ func (n *snapshots) failed(what string, name snapfile.Name, err error) {
 	n.note(what, name, err)
 }
 
-// newest returns the newest snapshot of a group.
+// newest returns the newest snapshot of a group that can be read, as far as is
+// known.
 func (n *snapshots) newest(id wire.GroupID) (wire.Index, bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	f := n.files[id]
-	if f == nil || f.newest == 0 {
+	if f == nil || f.newest == 0 || f.bad {
 		return 0, false
 	}
 	return f.newest, true
+}
+
+// suspect has a snapshot that could not be read replaced by a new one. It is not
+// removed before: the log may be compacted behind it, and whether it is beyond
+// repair is for an operator to say.
+func (n *snapshots) suspect(r *replica, name snapfile.Name, err error) {
+	n.failed("read a snapshot", name, err)
+	n.mu.Lock()
+	if f := n.files[name.Group]; f != nil && f.newest == name.Index {
+		f.bad = true
+	}
+	n.mu.Unlock()
+	n.want(r, nil)
 }
 
 // publish makes a file that is durable the newest of its group. Older ones go as
@@ -360,10 +381,10 @@ func (n *snapshots) publish(name snapfile.Name) {
 	switch {
 	case name.Index > f.newest && f.newest != 0:
 		f.older = append(f.older, f.newest)
-		f.newest = name.Index
-	case name.Index > f.newest:
-		f.newest = name.Index
-	case name.Index < f.newest:
+		f.newest, f.bad = name.Index, false
+	case name.Index >= f.newest:
+		f.newest, f.bad = name.Index, false
+	default:
 		f.older = append(f.older, name.Index)
 	}
 	n.mu.Unlock()
@@ -413,7 +434,7 @@ func (n *snapshots) open(name snapfile.Name) (file *snapfile.File, release func(
 func (n *snapshots) drop(name snapfile.Name) {
 	n.mu.Lock()
 	if f := n.files[name.Group]; f != nil && f.newest == name.Index {
-		f.newest = 0
+		f.newest, f.bad = 0, false
 		f.older = append(f.older, name.Index)
 	}
 	n.mu.Unlock()
@@ -460,7 +481,7 @@ func (n *snapshots) forgetFiles(id wire.GroupID) {
 	n.mu.Lock()
 	if f := n.files[id]; f != nil && f.newest != 0 {
 		f.older = append(f.older, f.newest)
-		f.newest = 0
+		f.newest, f.bad = 0, false
 	}
 	n.mu.Unlock()
 	n.prune(id)

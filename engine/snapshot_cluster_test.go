@@ -112,7 +112,6 @@ type place struct {
 	handler transport.Handler
 	books   map[wire.GroupID]*book
 	disks   map[wire.GroupID]*pages // of durable books
-	err     error                   // why the last start failed
 }
 
 // snapCluster is stepped stores on virtual disks, on the test's goroutine.

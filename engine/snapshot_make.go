@@ -24,11 +24,13 @@ import (
 
 // snapPlan is what the applier keeps of a replica whose machine makes snapshots.
 type snapPlan struct {
+	// These never change, and others read them too.
 	machine Snapshotter
 	durable Durable // nil unless the machine keeps its state itself
 	// entries and bytes are after how much log the next snapshot is due.
 	entries uint64
 	bytes   int64
+	keep    wire.Index // see Config.KeepEntries
 
 	base  wire.Index // of the newest snapshot, or what a durable machine had
 	grown int64      // bytes applied since
@@ -57,13 +59,10 @@ func (s *Store) newSnapPlan(cfg *GroupConfig) *snapPlan {
 	if !ok {
 		return nil
 	}
-	p := &snapPlan{machine: machine, entries: cfg.SnapshotEntries, bytes: cfg.SnapshotBytes}
-	if p.entries == 0 {
-		p.entries = s.cfg.SnapshotEntries
-	}
-	if p.bytes == 0 {
-		p.bytes = s.cfg.SnapshotBytes
-	}
+	p := &snapPlan{machine: machine, entries: cfg.SnapshotEntries, bytes: cfg.SnapshotBytes, keep: wire.Index(cfg.KeepEntries)}
+	set(&p.entries, s.cfg.SnapshotEntries)
+	set(&p.bytes, s.cfg.SnapshotBytes)
+	set(&p.keep, wire.Index(s.cfg.KeepEntries))
 	p.durable, _ = cfg.StateMachine.(Durable)
 	return p
 }
@@ -340,8 +339,7 @@ func (n *snapshots) made(e *snapEvent) {
 		bytes = int64(e.info.Bytes)
 		n.store.metrics.snapshotsMade.Add(1)
 		n.publish(name)
-		hold := n.sendingFrom(r)
-		r.postSnap(func(m *snapMail) { m.compact, m.hold = max(m.compact, e.index), hold })
+		n.compactable(r)
 		if check := n.store.cfg.Logger.Check(zap.DebugLevel, "made a snapshot"); check != nil {
 			check.Write(zap.Uint64("group", uint64(r.id)), zap.Uint64("index", uint64(e.index)), zap.Int64("bytes", bytes))
 		}
@@ -426,10 +424,10 @@ func (r *replica) postSnap(change func(*snapMail)) {
 // sent entries right now, who would otherwise need the whole state.
 func (w *worker) compact(r *replica, index, hold wire.Index) {
 	s := w.store
-	keep := wire.Index(r.keepEntries)
-	if index <= keep {
+	if r.apply.plan == nil || index <= r.apply.plan.keep {
 		return
 	}
+	keep := r.apply.plan.keep
 	to, least := index-keep, index-min(index, keep+keep)
 	if hold != 0 {
 		to = min(to, hold)

@@ -98,8 +98,7 @@ func (n *snapshots) startSend(e snapEvent) {
 	name := snapfile.Name{Group: r.id, Index: newest}
 	file, release, err := n.open(name)
 	if err != nil {
-		n.failed("open a snapshot to send it", name, err)
-		n.drop(name)
+		n.suspect(r, name, err)
 		report(false)
 		return
 	}
@@ -116,15 +115,35 @@ func (n *snapshots) startSend(e snapEvent) {
 	n.send(t.store, &t.offer)
 }
 
+// sentMark remembers a snapshot that has arrived: its receiver takes it in now,
+// and will need the entries behind it.
+type sentMark struct {
+	replica *replica
+	index   wire.Index
+	until   uint64 // tick; the list is in its order
+}
+
 // sendingFrom returns the lowest index of the snapshots that are on their way
-// from r, zero when there is none.
+// from r, or have been a short time ago, zero when there is none.
 func (n *snapshots) sendingFrom(r *replica) (lowest wire.Index) {
+	marks := slices.Clip(n.sent)
 	for _, t := range n.sends {
-		if t.replica == r && (lowest == 0 || t.index < lowest) {
-			lowest = t.index
+		marks = append(marks, sentMark{t.replica, t.index, 0})
+	}
+	for _, m := range marks {
+		if m.replica == r && (lowest == 0 || m.index < lowest) {
+			lowest = m.index
 		}
 	}
 	return lowest
+}
+
+// compactable has the group drop what it kept for a receiver.
+func (n *snapshots) compactable(r *replica) {
+	if newest, ok := n.newest(r.id); ok && r.state() == nil {
+		hold := n.sendingFrom(r)
+		r.postSnap(func(m *snapMail) { m.compact, m.hold = max(m.compact, newest), hold })
+	}
 }
 
 // fetched takes a peer's wish for a chunk, or that it wants no more.
@@ -174,8 +193,7 @@ func (n *snapshots) serve() (did bool) {
 		record, err := t.file.Chunk(chunk, n.buf)
 		if err != nil {
 			name := snapfile.Name{Group: t.replica.id, Index: t.index}
-			n.note("read a snapshot to send it", name, err)
-			n.drop(name)
+			n.suspect(t.replica, name, err)
 			n.refuse(&snapEvent{store: t.store, message: wire.Message{
 				Group: t.replica.id, From: t.to, To: t.replica.self, Index: t.index, Context: t.offer.Context}})
 			n.endSend(t, false)
@@ -214,11 +232,13 @@ func (n *snapshots) endSend(t *sending, ok bool) {
 	t.release()
 	if ok {
 		n.store.metrics.snapshotsSent.Add(1)
+		n.sent = append(n.sent, sentMark{t.replica, t.index, n.store.now.Load() + sendPatience*uint64(n.store.electionTicks())})
 		if told := n.store.cfg.Events.SnapshotSent; told != nil {
 			n.store.events.call(func() { told(t.replica.id, t.to, t.index) })
 		}
 	} else {
 		n.store.metrics.snapshotsFailed.Add(1)
+		n.compactable(t.replica)
 	}
 	if check := n.store.cfg.Logger.Check(zap.DebugLevel, "sent a snapshot"); check != nil {
 		check.Write(zap.Uint64("group", uint64(t.replica.id)), zap.Uint64("index", uint64(t.index)), zap.Uint64("to", uint64(t.to)), zap.Bool("ok", ok))

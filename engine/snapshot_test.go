@@ -637,3 +637,54 @@ func (lazyBook) Restore(_ wire.Index, r io.Reader) error {
 	_, err := r.Read(make([]byte, 1))
 	return err
 }
+
+// A file that rots while its group runs is replaced by a new one when it is
+// needed, and stays until then.
+func TestDamagedSnapshotIsMadeAnew(t *testing.T) {
+	c := newSnapCluster(t, 3, []wire.GroupID{1}, nil)
+	behind(t, c)
+	for _, offset := range []int64{10, 3000} { // in the header, so that it does not open; in a chunk
+		leader := c.places[c.leader(1)]
+		files := leader.snapshotFiles(t)
+		if len(files) != 1 {
+			t.Fatal(files)
+		}
+		if err := leader.fs.FlipBit("/store/snapshots/"+files[0], offset, 2); err != nil {
+			t.Fatal(err)
+		}
+		failed := leader.store.Metrics().SnapshotsFailed
+		c.mustOpen(2)
+		c.until("all have the same", func() bool { return c.converged(c.sent) })
+		if leader.store.Metrics().SnapshotsFailed == failed {
+			t.Errorf("damage at %d was not noticed", offset)
+		}
+		c.tick(200) // until the log is not held for store 3 any more
+		c.crash(2, vfs.AllLost)
+		c.write(1, 150)
+		c.tick(50)
+		c.write(1, 150)
+	}
+}
+
+// A follower that takes long to take in a state finds the entries behind it when
+// it is done, however far the leader has come meanwhile.
+func TestLogIsHeldForASnapshotOnItsWay(t *testing.T) {
+	c := newSnapCluster(t, 3, []wire.GroupID{1}, nil)
+	behind(t, c)
+	// The state arrives, and its receiver says nothing more for a while.
+	c.pass = func(from, _ wire.StoreID, m *wire.Message) bool {
+		return from != 3 || m.Kind == wire.SnapshotFetch || c.places[2].store.Metrics().SnapshotsReceived == 0
+	}
+	c.mustOpen(2)
+	c.until("arrived", func() bool { return c.places[2].store.Metrics().SnapshotsReceived == 1 })
+	c.write(1, 300)
+	at := c.places[2].store.Metrics()
+	if st := c.group(c.leader(1), 1).Status(); st.Snapshot < 400 || at.SnapshotsInstalled != 1 {
+		t.Fatalf("%d were installed, and the leader made none meanwhile: %+v", at.SnapshotsInstalled, st)
+	}
+	c.pass = nil
+	c.until("all have the same", func() bool { return c.converged(505) })
+	if m := c.places[2].store.Metrics(); m.SnapshotsInstalled != 1 {
+		t.Errorf("%d snapshots were needed", m.SnapshotsInstalled)
+	}
+}
