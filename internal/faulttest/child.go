@@ -56,6 +56,7 @@ func (c *child) open(cfg ChildConfig) error {
 	c.store, err = engine.Open(engine.Config{
 		Cluster: clusterID, ID: cfg.Store, Dir: cfg.Dir, Listen: cfg.Listen, Peers: cfg.Peers,
 		SegmentBytes: cfg.SegmentBytes, MaxCommandBytes: 16 << 10, TickInterval: cfg.Tick,
+		SnapshotEntries: cfg.SnapshotEntries, KeepEntries: max(1, cfg.SnapshotEntries/4), SnapshotChunkBytes: 4 << 10,
 		Logger: zap.New(zapcore.NewCore(encoder, zapcore.Lock(os.Stderr), zap.InfoLevel)),
 	})
 	if err != nil {
@@ -151,7 +152,8 @@ func outcome(err error) Outcome {
 
 // health tells why the store or groups of it stopped.
 func (c *child) health() Response {
-	a := Response{Outcome: Done}
+	m := c.store.Metrics()
+	a := Response{Outcome: Done, Made: m.SnapshotsMade, Installed: m.SnapshotsInstalled}
 	if err := c.store.Err(); err != nil {
 		a.Failed, a.Text = true, err.Error()
 	}

@@ -23,6 +23,10 @@ type ClusterConfig struct {
 	SegmentBytes int64
 	// Filler bounds the bytes that are added to commands. Zero means 512.
 	Filler int
+	// SnapshotEntries is after how many commands a group makes a snapshot. Zero
+	// means 40 for a store alone and 300 for others, some of which then need one
+	// after they were away.
+	SnapshotEntries uint64
 	// Listen has the address of each store when there are no proxies.
 	Listen []string
 	// Wrap returns the command line in front of a store's. Nil means none.
@@ -45,6 +49,12 @@ func NewCluster(cfg ClusterConfig) (*Cluster, error) {
 	}
 	if cfg.SegmentBytes == 0 {
 		cfg.SegmentBytes = 1 << 20
+	}
+	if cfg.SnapshotEntries == 0 {
+		cfg.SnapshotEntries = 300
+		if len(cfg.Dirs) == 1 {
+			cfg.SnapshotEntries = 40
+		}
 	}
 	if cfg.Filler == 0 {
 		cfg.Filler = 512
@@ -79,6 +89,7 @@ func (c *Cluster) Start(id wire.StoreID) error {
 		Store: id, Groups: c.cfg.Groups, Dir: filepath.Join(c.cfg.Dirs[id-1], fmt.Sprintf("store-%d", id)),
 		Listen: "127.0.0.1:0", Peers: make(map[wire.StoreID]string),
 		SegmentBytes: c.cfg.SegmentBytes, Tick: tickInterval, Filler: c.cfg.Filler,
+		SnapshotEntries: c.cfg.SnapshotEntries,
 	}
 	if len(c.procs) == 1 {
 		cfg.Tick = tickIntervalAlone

@@ -3,6 +3,7 @@
 package faulttest
 
 import (
+	"context"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -27,6 +28,23 @@ var nemesis = []struct {
 	{"kill all stores", func(t *testing.T, c *Cluster, l *Load, rng *rand.Rand) {
 		c.KillAll()
 		must(t, c.StartAll())
+	}},
+	{"one store is away until it needs a snapshot", func(t *testing.T, c *Cluster, l *Load, rng *rand.Rand) {
+		id := anyStore(c, rng)
+		c.Kill(id)
+		// Half are writes, and each group has its share.
+		answers(t, l, 3*int(c.cfg.SnapshotEntries)*c.cfg.Groups)
+		must(t, c.Start(id))
+		ctx, cancel := context.WithTimeout(t.Context(), settleTimeout)
+		defer cancel()
+		for {
+			h, err := c.Health(ctx, id)
+			must(t, err)
+			if h.Installed > 0 {
+				return
+			}
+			must(t, pause(ctx, retryInterval))
+		}
 	}},
 	{"stop one store", func(t *testing.T, c *Cluster, l *Load, rng *rand.Rand) {
 		id := anyStore(c, rng)

@@ -3,6 +3,7 @@
 package faulttest
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"multiraft/wire"
 )
 
 // controlGroup is a version 1 control group of this test.
@@ -40,6 +43,51 @@ func newControlGroup(t *testing.T, controller string) *controlGroup {
 func (g *controlGroup) set(file, text string) {
 	g.t.Helper()
 	must(g.t, os.WriteFile(filepath.Join(g.dir, file), []byte(text), 0))
+}
+
+// TestFewFiles lets one store of three open hardly more files than it needs to
+// start. Whatever it then cannot do, nothing that was acknowledged depends on it,
+// and without the limit it goes on.
+func TestFewFiles(t *testing.T) {
+	need(t, "prlimit")
+	limited := true
+	c, l := newCluster(t, ClusterConfig{Dirs: dirs(t.TempDir(), 3), SegmentBytes: 64 << 10, Wrap: func(id wire.StoreID) []string {
+		if id == 1 && limited {
+			return []string{"prlimit", "--nofile=26:26"}
+		}
+		return nil
+	}}, 16)
+	must(t, c.StartAll())
+	l.Begin()
+	answers(t, l, pick(1000, 3000, 100_000))
+	h, err := c.Health(t.Context(), 1)
+	must(t, err)
+	t.Logf("with few files the store says: %q", h.Text)
+	limited = false
+	c.Kill(1)
+	must(t, c.Start(1))
+	answers(t, l, 500)
+	l.End()
+	verify(t, c, l)
+}
+
+// TestSameDirectoryTwice starts a second process on the directory of one that
+// runs. It is refused, and the first does not notice.
+func TestSameDirectoryTwice(t *testing.T) {
+	c, l := newCluster(t, ClusterConfig{Dirs: dirs(t.TempDir(), 1)}, 4)
+	must(t, c.StartAll())
+	l.Begin()
+	answers(t, l, 50)
+	again, err := NewCluster(c.cfg)
+	must(t, err)
+	var open *OpenError
+	if err := again.Start(1); !errors.As(err, &open) || open.Killed {
+		t.Errorf("a second process on one directory: %v", err)
+	}
+	must(t, again.Close())
+	answers(t, l, 50)
+	l.End()
+	verify(t, c, l)
 }
 
 // TestFrozenProcess freezes one store after another, all threads at once and

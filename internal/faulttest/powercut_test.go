@@ -31,7 +31,7 @@ func powerCuts(t *testing.T, stores, rounds int) {
 	v := newVolume(t, 256*mib)
 	c, l := newCluster(t, ClusterConfig{Dirs: dirs(v.dir, stores), SegmentBytes: 256 << 10}, 16)
 	rng := rand.New(rand.NewPCG(uint64(rounds), uint64(stores)))
-	opening := 0
+	opening, made := 0, int64(0)
 	for round := range rounds {
 		v.mount()
 		if round%4 == 3 {
@@ -50,6 +50,9 @@ func powerCuts(t *testing.T, stores, rounds int) {
 			must(t, c.StartAll())
 			l.Begin()
 			answers(t, l, 1+rng.IntN(300))
+			h, err := c.Health(t.Context(), 1)
+			must(t, err)
+			made += h.Made
 			v.cut()
 			l.End()
 		}
@@ -58,7 +61,7 @@ func powerCuts(t *testing.T, stores, rounds int) {
 	}
 	v.mount()
 	verify(t, c, l)
-	t.Logf("power was cut %d times, %d times while a store opened; %d operations, %d keys", rounds, opening, l.History.Len(), l.lastKey)
+	t.Logf("power was cut %d times, %d times while a store opened; %d operations, %d keys; %d snapshots", rounds, opening, l.History.Len(), l.lastKey, made)
 	c.KillAll()
 	v.unmount()
 }

@@ -22,6 +22,9 @@ type ChildConfig struct {
 	Peers        map[wire.StoreID]string
 	SegmentBytes int64
 	Tick         time.Duration
+	// SnapshotEntries is after how many commands a group makes a snapshot; of the
+	// log in front of it a quarter as many entries stay.
+	SnapshotEntries uint64
 	// Filler bounds the bytes that are added to each command.
 	Filler int
 }
@@ -65,6 +68,8 @@ type Response struct {
 	Leader  wire.StoreID // that a refusal names
 	Failed  bool         // the store stopped, for this reason
 	Text    string       // error; of the first response the address
+	// Made and Installed count snapshots since the store was opened.
+	Made, Installed int64
 	// Damage are the groups whose log is damaged.
 	Damage []wire.GroupID
 }
