@@ -10,7 +10,9 @@
 // [MemFS] implements raftlog.FS. It remembers, sector by sector, what each file
 // held when it was last synced, and which names were not made durable yet. From
 // that, [MemFS.CrashClone] makes a state that the disk may be in after a power
-// cut at this moment. A [Hook] sees every call first and may fail it.
+// cut at this moment, and [MemFS.States] goes through them. [MemFS.Fork] is what
+// the next process finds when only the process dies. A [Hook] sees every call
+// first and may fail it.
 //
 // # Terms
 //

@@ -10,10 +10,10 @@ const SectorBytes = 512
 
 const (
 	// chunkBytes is the unit of copy-on-write between a file and its clones.
-	chunkBytes = 16 << 10
-	// maxFileBytes bounds the table of chunks, 8 MiB, that a write far out
+	chunkBytes = 4 << 10
+	// maxFileBytes bounds the table of chunks, 16 MiB, that a write far out
 	// allocates.
-	maxFileBytes = 16 << 30
+	maxFileBytes = 4 << 30
 	// maxPreImages bounds the versions of sectors kept beyond the first, which
 	// is always kept: a file that is never synced may be written over and over.
 	maxPreImages = 1 << 14
@@ -203,7 +203,9 @@ func (n *inode) cut(size int64) {
 		n.chunks = n.chunks[:whole]
 	}
 	if rest := size % chunkBytes; rest != 0 && whole <= int64(len(n.chunks)) && n.chunks[whole-1].chunk != nil {
-		clear(n.own(whole - 1)[rest:])
+		if behind := n.chunks[whole-1].chunk[rest:]; !bytes.Equal(behind, zeroChunk[:len(behind)]) {
+			clear(n.own(whole - 1)[rest:])
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -209,6 +210,12 @@ func join(dir, base string) string {
 
 // split returns the directory that name is in, and its base name.
 func (m *MemFS) split(op, name string) (*dir, string, error) {
+	// Most names are clean: then the directory is found as it stands.
+	if i := strings.LastIndexByte(name, '/'); i > 0 && i < len(name)-1 && name[i+1] != '.' {
+		if d := m.dirs[name[:i]]; d != nil {
+			return d, name[i+1:], nil
+		}
+	}
 	parent, base := filepath.Split(clean(name))
 	d := m.dirs[clean(parent)]
 	if d == nil {
