@@ -83,7 +83,8 @@ func (c *identityCopy) decode(b []byte) error {
 type identityFile struct {
 	identityCopy
 	o      *Options
-	target int // of the two copies, the one to write next
+	target int  // of the two copies, the one to write next
+	found  bool // the other one was read, and may not be durable
 }
 
 // loadIdentity reads the identity of the directory, or makes it up when there
@@ -121,6 +122,7 @@ func loadIdentity(o *Options, hasLog bool) (*identityFile, error) {
 	case f.Store != o.Store:
 		return nil, &IdentityError{o.Dir, "store", uint64(o.Store), uint64(f.Store)}
 	}
+	f.found = true
 	if errors.Is(errs[f.target], errBadIdentity) {
 		// The damaged copy may have been the newer one: skip what it had used.
 		f.generation++
@@ -132,8 +134,29 @@ func loadIdentity(o *Options, hasLog bool) (*identityFile, error) {
 
 // raise makes the next incarnation durable.
 func (f *identityFile) raise() error {
+	if err := f.settle(); err != nil {
+		return err
+	}
 	f.Incarnation++
 	return f.write()
+}
+
+// settle makes the copy that was read durable, before the other is written to: a
+// killed process may have left it in the page cache only, and a power cut would
+// then find neither.
+func (f *identityFile) settle() error {
+	if !f.found || f.o.NoSync {
+		return nil
+	}
+	path := filepath.Join(f.o.Dir, identityNames[1-f.target])
+	file, err := f.o.FS.Open(path)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(file.Sync(), file.Close()); err != nil {
+		return fmt.Errorf("sync %s: %w", path, err)
+	}
+	return f.o.FS.SyncDir(f.o.Dir)
 }
 
 // reach makes durable that a segment has had a durable batch.

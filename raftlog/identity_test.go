@@ -37,6 +37,52 @@ func TestIncarnation(t *testing.T) {
 	}
 }
 
+// TestIdentityOfKilledProcess kills a process in front of each call of its first
+// two starts, so that what it wrote is in the page cache only, and lets the power
+// fail in front of each call of the start that follows, which keeps all names but
+// the lost ones and no content but what was synced. There is an identity left
+// each time, or no log yet.
+func TestIdentityOfKilledProcess(t *testing.T) {
+	fs := vfs.New(vfs.Options{})
+	recoveries := 0
+	restart := func(killed *vfs.MemFS) {
+		o := testOptions(killed)
+		killed.SetHook(func(op vfs.Op) vfs.Fault {
+			if op.Kind.Mutates() {
+				recoveries++
+				for _, crash := range []vfs.CrashOptions{{Lost: 100}, {EntriesLost: 100}, vfs.AllLost} {
+					o := testOptions(killed.CrashClone(nil, crash))
+					if _, err := Open(o); err != nil {
+						t.Fatalf("power failed before %s %s: %v", op.Kind, op.Name, err)
+					}
+				}
+				if !strings.Contains(op.Name, "identity") && op.Kind != vfs.OpSyncDir {
+					return vfs.Fault{}
+				}
+				killed.States(vfs.StateOptions{Combined: 1, Entries: 4}, func(s *vfs.State) {
+					if _, err := Open(testOptions(s.Clone())); err != nil {
+						t.Fatalf("power failed before %s %s, %s: %v", op.Kind, op.Name, s, err)
+					}
+				})
+			}
+			return vfs.Fault{}
+		})
+		mustOpen(t, o)
+	}
+	fs.SetHook(func(op vfs.Op) vfs.Fault {
+		if op.Kind.Mutates() {
+			restart(fs.Fork())
+		}
+		return vfs.Fault{}
+	})
+	for range 2 {
+		mustClose(t, mustOpen(t, testOptions(fs)))
+	}
+	if recoveries < 100 {
+		t.Fatalf("%d recoveries", recoveries)
+	}
+}
+
 // TestIdentityCopies damages each copy and both.
 func TestIdentityCopies(t *testing.T) {
 	fs := vfs.New(vfs.Options{})

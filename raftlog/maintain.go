@@ -6,8 +6,8 @@ import (
 
 // upkeep is the state of Maintain.
 type upkeep struct {
-	// reclaimable is the oldest segment that the last durable header needs: those
-	// before it may be used again.
+	// reclaimable is the oldest segment that either of the last two durable
+	// headers needs: those before it may be used again.
 	reclaimable atomic.Uint32
 	// uncovered is how many bytes of batches the newest checkpoint lacks.
 	uncovered atomic.Int64
@@ -50,7 +50,7 @@ func noteReached(l *Log) (bool, error) {
 	return true, l.upkeep.identity.reach(newest.number)
 }
 
-// recycleOne frees the first segment when a durable header says that the log
+// recycleOne frees the first segment when two durable headers say that the log
 // begins behind it.
 func recycleOne(l *Log) (bool, error) {
 	l.tableMu.Lock()
@@ -59,7 +59,7 @@ func recycleOne(l *Log) (bool, error) {
 	if first.number >= l.upkeep.reclaimable.Load() {
 		l.tableMu.Unlock()
 		if first.live.Load() == 0 && len(table.segments) > 1 {
-			l.Seal() // the header of an empty batch will say that it may go
+			l.Seal() // the headers of empty batches will say that it may go
 		}
 		return false, nil
 	}

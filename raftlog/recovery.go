@@ -500,24 +500,26 @@ func (r *recovery) badBody(s *scan, b *scannedBatch) error {
 		return r.torn()
 	}
 	at := &CorruptionError{b.segment, int64(b.offset), errBatchBody}
-	good, groups, skipped := r.salvage(s, b)
-	missing := b.records - uint32(len(good))
-	if missing > 1 || missing == 0 && skipped {
+	f := r.salvage(s, b)
+	missing := int(b.records) - len(f.good) - len(f.doubtful)
+	lost := f.doubtful
+	switch {
+	case missing == 1:
+		lost = append(lost, wire.GroupID(f.groups))
+	case missing == 0 && !f.skipped:
+	case missing == 0 && len(f.doubtful) == 1 && f.groups == 0: // it was no record of its own
+	default:
 		if err := r.damaged(at, []wire.GroupID{storeGroup}); err != nil {
 			return err
 		}
 		r.loseAll(b.sequence, at)
 		return nil
 	}
-	var lost []wire.GroupID
-	if missing == 1 {
-		lost = []wire.GroupID{wire.GroupID(groups)}
-	}
 	if err := r.damaged(at, lost); err != nil {
 		return err
 	}
-	for i := range good {
-		r.applyRecord(&good[i].record, uint32(b.segment), good[i].offset, b.sequence)
+	for i := range f.good {
+		r.applyRecord(&f.good[i].record, uint32(b.segment), f.good[i].offset, b.sequence)
 	}
 	for _, id := range lost {
 		r.lose(id, b.sequence, at)
@@ -531,28 +533,85 @@ type salvaged struct {
 	offset uint32 // in the segment
 }
 
-// salvage finds the records of a damaged body that are good by themselves. It
-// returns the exclusive or of the groups that remain, and whether bytes were
-// skipped between records.
-func (r *recovery) salvage(s *scan, b *scannedBatch) (good []salvaged, groups uint64, skipped bool) {
-	body, offset := s.records(b), b.offset+batchHeaderBytes
-	groups = b.groups
-	for len(body) >= recordHeaderBytes && len(good) < int(b.records) {
+// salvage is what was found in a damaged body.
+type salvage struct {
+	good     []salvaged
+	doubtful []wire.GroupID // of blocks that may be records or the content of one
+	groups   uint64         // the exclusive or of the groups of what is missing
+	skipped  bool           // there were bytes between records
+}
+
+// salvage finds the records of a damaged body that are good by themselves.
+func (r *recovery) salvage(s *scan, b *scannedBatch) (f salvage) {
+	all := s.records(b)
+	f.groups = b.groups
+	at, bad := 0, 0 // bad is where the bytes that are not understood begin
+	for len(all)-at >= recordHeaderBytes && len(f.good) < int(b.records) {
 		var rec record
-		switch {
+		switch body := all[at:]; {
 		case rec.intact(body):
-			good = append(good, salvaged{rec, offset})
-			groups ^= uint64(rec.group)
+			verdict := isRecord
+			if rec.isBlock() {
+				verdict = judgeBlock(all[bad:at], &rec)
+			}
+			switch verdict {
+			case isRecord:
+				f.good = append(f.good, salvaged{rec, b.offset + batchHeaderBytes + uint32(at)})
+				f.groups ^= uint64(rec.group)
+			case isDoubtful:
+				f.doubtful = append(f.doubtful, rec.group)
+				f.groups ^= uint64(rec.group)
+			}
+			at += rec.size
+			bad = at
 		case rec.size > 0 && new(record).intact(body[rec.size:]):
-			skipped = true // the content is bad, the size is right
+			f.skipped = true // the content is bad, the size seems right
+			at += rec.size
 		default:
 			// Where the next one begins is not known: try every place.
-			skipped = true
-			rec.size = 1
+			f.skipped = true
+			at++
 		}
-		body, offset = body[rec.size:], offset+uint32(rec.size)
 	}
-	return good, groups, skipped
+	return f
+}
+
+// verdict says what a good block behind bytes that are not understood is.
+type verdict int
+
+const (
+	isRecord   verdict = iota
+	isContent          // of a moved record whose header is damaged
+	isDoubtful         // one or the other
+)
+
+// judgeBlock tells a block of new entries from one in a moved record. Taken for
+// the other, it would drop the entries behind it. skipped begins where a record
+// does.
+func judgeBlock(skipped []byte, block *record) verdict {
+	n := len(skipped)
+	if n < recordHeaderBytes {
+		return isRecord // no room for the header of a moved record
+	}
+	// Three things tell the header of a moved record in front of its block: the
+	// kind, the size, and the size it had before, which is at most cut. One of
+	// them may be what is damaged; no other record has two.
+	head := skipped[n-recordHeaderBytes:]
+	moved := head[recordKindOffset] == kindMoved
+	size := int64(le.Uint32(head[recordBytesOffset:])) == int64(block.size)
+	source := le.Uint64(head[24:])>>32 >= uint64(block.size)
+	if moved && size || size && source || source && moved {
+		return isContent
+	}
+	// If one record of another kind was skipped, its header has two of these: a
+	// kind, the version, a size that fits.
+	kind, version := skipped[recordKindOffset], skipped[recordKindOffset+1] == recordVersion
+	other := kind != kindMoved && (kind >= kindHardState && kind <= kindRestart || kind >= byte(wire.EntryCommand) && kind <= byte(wire.EntryConfig))
+	fits := recordHeaderBytes+int(le.Uint32(skipped[recordBytesOffset:])) == n
+	if version && other || version && fits || fits && other {
+		return isRecord
+	}
+	return isDoubtful
 }
 
 // group returns the handle of a group that a record names. One that is named
@@ -594,6 +653,20 @@ func (r *recovery) loseAll(sequence uint64, at *CorruptionError) {
 func (r *recovery) finishGroups() (lost []*Group, err error) {
 	table := r.l.table.Load()
 	for _, g := range slices.Clone(r.l.ordered) {
+		if number, ok := g.refersTo(table); !ok {
+			at := &CorruptionError{Segment: uint64(number), Err: ErrMissing}
+			if number >= r.oldest {
+				return nil, at // the file is lost
+			}
+			// It was recycled: a record that had moved forward from it was damaged.
+			if !g.damaged {
+				if err := r.damaged(at, []wire.GroupID{g.id}); err != nil {
+					return nil, err
+				}
+				r.lose(g.id, math.MaxUint64, at)
+			}
+			g.forget(table)
+		}
 		if missing, ok := g.complete(); !ok && !g.damaged {
 			at := &CorruptionError{Segment: uint64(g.blocks[0].segment), Err: fmt.Errorf("%w: entry %d", ErrLost, missing)}
 			if err := r.damaged(at, []wire.GroupID{g.id}); err != nil {
@@ -604,35 +677,50 @@ func (r *recovery) finishGroups() (lost []*Group, err error) {
 		if g.damaged && g.at[controlFlag] == 0 {
 			lost = append(lost, g)
 		}
-		if err := g.openAccount(table); err != nil {
-			return nil, err
-		}
+		g.openAccount(table)
 	}
 	r.l.suspectNew = r.l.damage[storeGroup] != nil
 	return lost, nil
 }
 
+// refersTo reports whether all segments that the group needs are there; if not,
+// it returns one that is not.
+func (g *Group) refersTo(table *segmentTable) (missing uint32, ok bool) {
+	for _, ref := range g.blocks {
+		if table.get(ref.segment) == nil {
+			return ref.segment, false
+		}
+	}
+	for _, number := range g.at {
+		if number != 0 && table.get(number) == nil {
+			return number, false
+		}
+	}
+	return 0, true
+}
+
+// forget gives up the control records in segments that are not there.
+//
+// REQUIRES: the group is damaged, and so has no blocks.
+func (g *Group) forget(table *segmentTable) {
+	for k, number := range g.at {
+		if number != 0 && table.get(number) == nil {
+			g.at[k] = 0
+		}
+	}
+}
+
 // openAccount adds what is live of the group to the segments.
-func (g *Group) openAccount(table *segmentTable) error {
+func (g *Group) openAccount(table *segmentTable) {
 	g.blocks, g.runs = clip(g.blocks), clip(g.runs)
 	for _, ref := range g.blocks {
-		seg := table.get(ref.segment)
-		if seg == nil {
-			return &CorruptionError{Segment: uint64(ref.segment), Err: ErrMissing}
-		}
-		seg.live.Add(int64(ref.size))
+		table.get(ref.segment).live.Add(int64(ref.size))
 	}
 	for k, number := range g.at {
-		if number == 0 {
-			continue
+		if number != 0 {
+			table.get(number).live.Add(int64(g.controlBytes(k)))
 		}
-		seg := table.get(number)
-		if seg == nil {
-			return &CorruptionError{Segment: uint64(number), Err: ErrMissing}
-		}
-		seg.live.Add(int64(g.controlBytes(k)))
 	}
-	return nil
 }
 
 // clip gives back what growing a slice left over.
@@ -696,6 +784,7 @@ func (r *recovery) begin(lost []*Group) error {
 	w.active, w.hash = seg, r.hash
 	w.sequence, w.prevSum, w.prevLen = r.sequence, r.prevSum, r.prevLen
 	w.durable = r.sequence
+	w.oldest = r.oldest
 	if l.o.NoSync {
 		w.durable = r.proven
 	}

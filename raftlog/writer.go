@@ -30,8 +30,9 @@ type writer struct {
 	durable  uint64 // the last batch that was synced
 	prevSum  uint64
 	prevLen  uint32
-	sealed   bool // the last batch was empty
-	mark     bool // write an empty batch when there is nothing else to write
+	oldest   uint32 // what the last header says about where the log begins
+	sealed   bool   // the last batch was empty
+	mark     bool   // write an empty batch when there is nothing else to write
 }
 
 // Step makes one cycle and reports whether there was anything to do. It is not
@@ -47,8 +48,8 @@ func (l *Log) Step() bool {
 	if l.failure.Load() != nil {
 		return l.rejectPending()
 	}
-	if w.sealed {
-		w.mark = false
+	if w.sealed && w.oldest == l.upkeep.reclaimable.Load() {
+		w.mark = false // it would say nothing new
 	}
 	if len(w.pending) == 0 && w.taken == nil && !w.mark {
 		return false
@@ -182,7 +183,11 @@ func (l *Log) write(h *header) bool {
 	w.active.used.Store(w.offset)
 	w.active.batches.Add(1)
 	l.upkeep.uncovered.Add(int64(h.length))
-	if old := l.upkeep.reclaimable.Swap(uint32(h.oldest)); old != uint32(h.oldest) {
+	// Two headers must say that a segment is not needed before it goes: the log
+	// does not open without a segment that the newest header left names.
+	said := w.oldest
+	w.oldest = uint32(h.oldest)
+	if old := l.upkeep.reclaimable.Swap(said); old != said || said != w.oldest {
 		l.wakeMaintainer()
 	}
 	l.counts.batches.Add(1)
