@@ -45,7 +45,7 @@ import (
 // and one after a recovery that was cut short, must come to the very same state.
 
 var (
-	crashFull   = flag.Bool("crash.full", false, "TestCrashStates: go to full depth, which takes hours")
+	crashFull   = flag.Bool("crash.full", false, "TestCrashStates: go to full depth, which takes an hour or more")
 	crashMoment = flag.Int("crash.moment", 0, "TestCrashStates: look at this moment only")
 )
 
@@ -679,7 +679,7 @@ func TestCrashStates(t *testing.T) {
 	switch {
 	case *crashFull:
 		depth.states.Combined, depth.inner.Combined, depth.nested, depth.killed = 6, 5, 1, 1
-		seeds, least = 16, 30_000_000
+		depth.lives, seeds, least = 16, 16, 10_000_000
 	case testing.Short():
 		depth.states.Combined, depth.lives, depth.nested, depth.killed = 3, 3, 200, 100
 		seeds, least = 1, 3_000
@@ -687,7 +687,7 @@ func TestCrashStates(t *testing.T) {
 	// Nearly all memory is garbage, and little of it is kept.
 	defer debug.SetGCPercent(debug.SetGCPercent(800))
 	var mu sync.Mutex
-	total := crashFacts{calls: make(map[string]int)}
+	total, ran := crashFacts{calls: make(map[string]int)}, 0
 	t.Run("all", func(t *testing.T) {
 		for seed := range uint64(seeds) {
 			t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
@@ -700,6 +700,7 @@ func TestCrashStates(t *testing.T) {
 				mu.Lock()
 				defer mu.Unlock()
 				total.add(&x.facts)
+				ran++
 			})
 		}
 	})
@@ -712,6 +713,9 @@ func TestCrashStates(t *testing.T) {
 		total.cuts, total.skipped, total.stats.Batches, total.stats.Rotations, total.stats.Grown, total.stats.Moved)
 	for _, call := range slices.Sorted(maps.Keys(total.calls)) {
 		t.Logf("%6d moments before %s", total.calls[call], call)
+	}
+	if ran < seeds {
+		return // only some were asked for
 	}
 	if total.distinct < least {
 		t.Errorf("%d distinct states, want %d", total.distinct, least)
