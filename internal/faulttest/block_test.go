@@ -61,7 +61,7 @@ func TestBlockPowerCut(t *testing.T) {
 	}
 	v.mount()
 	verify(t, c, l)
-	t.Logf("power was cut %d times; %d operations, %d block writes, %d flushes", rounds, l.History.Len(), d.Writes, d.Syncs)
+	t.Logf("power was cut %d times; %d operations, %d block writes, %d flushes", rounds, l.History.Len(), d.Counts().Writes, d.Counts().Syncs)
 	c.KillAll()
 	v.unmount()
 }
@@ -135,8 +135,8 @@ func TestBlockWriteFails(t *testing.T) {
 	}
 	v.mount()
 	verify(t, c, l)
-	t.Logf("%d stores failed of %d; %d operations, %d failed block writes", failed, rounds, l.History.Len(), d.Fates[Fail])
-	if failed < rounds/2 || d.Fates[Fail] < failed {
+	t.Logf("%d stores failed of %d; %d operations, %d failed block writes", failed, rounds, l.History.Len(), d.Counts().Fates[Fail])
+	if failed < rounds/2 || d.Counts().Fates[Fail] < failed {
 		t.Error("too few block writes failed")
 	}
 	c.KillAll()
@@ -223,7 +223,7 @@ func blockLies(t *testing.T, fate Fate, seed uint64) (found bool) {
 	}
 	must(t, l.History.Check())
 	t.Logf("%v lost, %v misdirected, %v spoilt, %d rotten; groups damaged: %v; %d operations",
-		d.Fates[Lose], d.Fates[Misdirect], d.Fates[Spoil], rotten, hurt, l.History.Len())
+		d.Counts().Fates[Lose], d.Counts().Fates[Misdirect], d.Counts().Fates[Spoil], rotten, hurt, l.History.Len())
 	c.KillAll()
 	v.unmount()
 	return found

@@ -49,9 +49,20 @@ type Disk struct {
 	recording *Recording
 	rng       *rand.Rand
 
-	// Writes, Syncs, and what happened to writes, by fate.
+	counts DiskCounts
+}
+
+// DiskCounts count writes and flushes, and writes by what happened to them.
+type DiskCounts struct {
 	Writes, Syncs int
 	Fates         [Spoil + 1]int
+}
+
+// Counts returns what happened so far.
+func (d *Disk) Counts() DiskCounts {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.counts
 }
 
 // diskWrite is in the volatile cache.
@@ -292,12 +303,12 @@ func (d *Disk) write(b []byte, off int64) syscall.Errno {
 	if d.off || off+int64(len(b)) > int64(len(d.data)) {
 		return syscall.EIO
 	}
-	d.Writes++
+	d.counts.Writes++
 	fate := Keep
 	if d.fate != nil {
 		fate = d.fate(off, b)
 	}
-	d.Fates[fate]++
+	d.counts.Fates[fate]++
 	b = append([]byte(nil), b...)
 	last := d.lastLog
 	if isLog(b) {
@@ -329,7 +340,7 @@ func (d *Disk) sync() syscall.Errno {
 	if d.off {
 		return syscall.EIO
 	}
-	d.Syncs++
+	d.counts.Syncs++
 	for _, w := range d.unsynced {
 		copy(d.durable[w.off:], w.data)
 	}
