@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -31,6 +32,7 @@ const (
 	ruleRecovery rule = "M13" // a healed cluster goes on and agrees
 	ruleTerms    rule = "M14" // a term begins with a vote for oneself
 	ruleDurable  rule = "M15" // what was promised is found again after a restart
+	ruleMembers  rule = "M16" // memberships follow from one another
 	rulePanic    rule = "panic"
 )
 
@@ -62,12 +64,12 @@ type checker struct {
 type model struct {
 	leaders map[wire.Term]wire.ReplicaID
 	votes   map[ballot]wire.ReplicaID
-	// promised is the highest term in which each site promised anything that
+	// promised is the highest term in which each replica promised anything that
 	// rests on a durable term.
-	promised []wire.Term
+	promised map[wire.ReplicaID]wire.Term
 	maxTerm  wire.Term
-	// acked is the newest acknowledgement of each site.
-	acked []acknowledgement
+	// acked is the newest acknowledgement of each replica.
+	acked map[wire.ReplicaID]acknowledgement
 	// committed are entries of which a leader said that they are.
 	committed map[wire.Index]commitment
 	// begun are the terms of which somebody voted for himself.
@@ -133,8 +135,8 @@ func newChecker(c *cluster) *checker {
 	for g := range k.groups {
 		k.groups[g] = model{
 			leaders: make(map[wire.Term]wire.ReplicaID), votes: make(map[ballot]wire.ReplicaID), begun: make(map[wire.Term]bool),
-			acked: make([]acknowledgement, c.shape.stores), committed: make(map[wire.Index]commitment),
-			promised: make([]wire.Term, c.shape.stores), asked: make(map[question]uint32), at: make(map[wire.Index]int),
+			acked: make(map[wire.ReplicaID]acknowledgement), committed: make(map[wire.Index]commitment),
+			promised: make(map[wire.ReplicaID]wire.Term), asked: make(map[question]uint32), at: make(map[wire.Index]int),
 		}
 	}
 	return k
@@ -175,10 +177,16 @@ func (k *checker) sent(f *frame) {
 	}
 }
 
+// lives says whether a replica was ever placed on a site.
+func (k *checker) lives(g int, replica wire.ReplicaID, site int) bool {
+	home, ok := k.c.rosters[g].home[replica]
+	return ok && home == site
+}
+
 // look looks at one message.
 func (k *checker) look(f *frame, m *wire.Message) {
 	g := groupOf(m.Group)
-	if g < 0 || g >= len(k.groups) || m.From != replicaID(g, f.from) || m.To != replicaID(g, f.to) {
+	if g < 0 || g >= len(k.groups) || !k.lives(g, m.From, f.from) || !k.lives(g, m.To, f.to) {
 		k.fail(ruleFrames, "store %d sends store %d a message that is not from and to replicas there: %s", f.from+1, f.to+1, describe(m))
 		return
 	}
@@ -197,8 +205,8 @@ func (k *checker) look(f *frame, m *wire.Message) {
 	case wire.Append:
 		k.appends(g, m)
 	case wire.AppendResponse:
-		if a := &model.acked[f.from]; !m.Reject && (m.Term > a.term || m.Term == a.term && m.Index > a.index) {
-			*a = acknowledgement{m.Term, m.Index}
+		if a := model.acked[m.From]; !m.Reject && (m.Term > a.term || m.Term == a.term && m.Index > a.index) {
+			model.acked[m.From] = acknowledgement{m.Term, m.Index}
 		}
 	case wire.ReadIndex:
 		k.asks(g, m, s.life)
@@ -211,7 +219,7 @@ func (k *checker) look(f *frame, m *wire.Message) {
 		return // their term is one that nobody has adopted
 	case wire.Vote, wire.VoteResponse, wire.Append, wire.AppendResponse:
 		if !m.Reject { // refusals promise nothing and leave at once
-			model.promised[f.from] = max(model.promised[f.from], m.Term)
+			model.promised[m.From] = max(model.promised[m.From], m.Term)
 		}
 		if !m.Reject && m.Kind != wire.Append {
 			k.rests(f, g, m)
@@ -225,6 +233,9 @@ func (k *checker) look(f *frame, m *wire.Message) {
 // from a message. One that has gone on to a higher term by now is believed.
 func (k *checker) begins(s *site, g int, m *wire.Message) {
 	k.groups[g].begun[m.Term] = true
+	if s.groups[g] == nil {
+		return
+	}
 	if st := s.groups[g].Status(); st.Term == m.Term && st.Err == nil && st.Vote != m.From {
 		k.fail(ruleTerms, "group %d: replica %d is the first to speak in term %d and did not vote for itself: %s", m.Group, m.From, m.Term, describe(m))
 	}
@@ -337,7 +348,7 @@ func (k *checker) wakes(s *site, g int) {
 		return // audit has seen to it
 	}
 	// In the same term nothing that was acknowledged is replaced.
-	if a := model.acked[s.at]; st.Term == a.term && st.Last < a.index {
+	if a := model.acked[st.Self.Replica]; st.Term == a.term && st.Last < a.index {
 		k.fail(ruleDurable, "group %d: store %d has entries up to %d, but acknowledged %d in term %d", groupID(g), s.at+1, st.Last, a.index, a.term)
 	}
 	if vote := model.votes[ballot{st.Self.Replica, st.Term}]; vote != 0 && st.Vote != vote {
@@ -513,7 +524,7 @@ func (k *checker) read(op *op, state machineState) {
 func (k *checker) audit(s *site, g int) {
 	model, st, old := &k.groups[g], s.groups[g].Status(), &s.audits[g]
 	if st.Err != nil {
-		if s.store.Err() == nil {
+		if gone := new(engine.ReplicaRemovedError); s.store.Err() == nil && !errors.As(st.Err, &gone) {
 			k.fail(ruleErrors, "group %d: replica on store %d stopped: %v", groupID(g), s.at+1, st.Err)
 		}
 		return
@@ -524,8 +535,8 @@ func (k *checker) audit(s *site, g int) {
 	}
 	*old = audit{st.Term, st.Committed, st.Applied}
 	model.begun[st.Term] = true // of a life before, perhaps, that told nobody
-	if st.Term < model.promised[s.at] {
-		k.fail(ruleForward, "group %d: store %d is in term %d, but sent promises in term %d", groupID(g), s.at+1, st.Term, model.promised[s.at])
+	if promised := model.promised[st.Self.Replica]; st.Term < promised {
+		k.fail(ruleForward, "group %d: store %d is in term %d, but sent promises in term %d", groupID(g), s.at+1, st.Term, promised)
 	}
 	if st.Role == group.Leader {
 		k.leads(g, st.Self.Replica, st.Term)

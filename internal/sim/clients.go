@@ -53,8 +53,18 @@ func newClient(c *cluster, at int) *client {
 	return cl
 }
 
-// memberSite returns the site of one of a group's members.
+// memberSite returns the site of one of a group's members, or, when members come
+// and go, of one of its replicas, if one can be found.
 func (c *cluster) memberSite(g int) int {
+	if c.shape.changes > 0 {
+		site := c.clientRandom.IntN(len(c.sites))
+		for range c.sites {
+			if s := c.sites[site]; s.store != nil && s.groups[g] != nil {
+				return site
+			}
+			site = (site + 1) % len(c.sites)
+		}
+	}
 	members := c.shape.members[g]
 	return siteOf(members[c.clientRandom.IntN(len(members))].Store)
 }
@@ -95,7 +105,7 @@ func (c *cluster) submit(cl *client, g int, read bool) {
 		site = c.memberSite(g)
 	}
 	s := c.sites[site]
-	if s.store == nil || s.paused {
+	if s.store == nil || s.paused || s.groups[g] == nil {
 		cl.guess[g] = c.memberSite(g)
 		return
 	}
@@ -230,7 +240,7 @@ func (c *cluster) ProposalsDone(done []*engine.Pending) {
 func outcome(err error) opState {
 	var notLeader *engine.NotLeaderError
 	switch {
-	case errors.As(err, &notLeader), errors.Is(err, engine.ErrBusy), errors.Is(err, engine.ErrProposalDropped):
+	case errors.As(err, &notLeader), errors.Is(err, engine.ErrBusy), errors.Is(err, engine.ErrProposalDropped), errors.Is(err, engine.ErrTransferring):
 		return opRefused
 	}
 	return opUnknown
@@ -243,13 +253,15 @@ func expected(err error) bool {
 		notLeader   *engine.NotLeaderError
 		tooLarge    *engine.CommandTooLargeError
 		storeFailed *engine.StoreFailedError
+		removed     *engine.ReplicaRemovedError
 	)
-	for _, known := range []error{engine.ErrBusy, engine.ErrProposalDropped, engine.ErrLeadershipLost, engine.ErrNoLeader, engine.ErrClosed} {
+	for _, known := range []error{engine.ErrBusy, engine.ErrProposalDropped, engine.ErrLeadershipLost, engine.ErrNoLeader, engine.ErrClosed,
+		engine.ErrTransferring, engine.ErrGroupStopped, engine.ErrNoAnswer} {
 		if errors.Is(err, known) {
 			return true
 		}
 	}
-	return errors.As(err, &notLeader) || errors.As(err, &tooLarge) || errors.As(err, &storeFailed)
+	return errors.As(err, &notLeader) || errors.As(err, &tooLarge) || errors.As(err, &storeFailed) || errors.As(err, &removed)
 }
 
 // end notes what became of an operation and lets its client go on.

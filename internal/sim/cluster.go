@@ -8,7 +8,9 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
+	"multiraft/engine"
 	"multiraft/internal/vfs"
+	"multiraft/wire"
 )
 
 // cluster is one run.
@@ -25,11 +27,12 @@ type cluster struct {
 	network *network
 	check   *checker
 	clients []*client
-	ops     []*op // by id
+	rosters []*roster // by group
+	ops     []*op     // by id
 	moments int64
 	command []byte
 
-	faults, clientRandom, machines, plantRandom random
+	faults, clientRandom, machines, plantRandom, operator random
 
 	coups int // leaders yet to be elected that will fall
 
@@ -53,6 +56,10 @@ func Run(p Plan) (Report, error) {
 	c.clientRandom = newRandom(p.Seed, streamClients)
 	c.machines = newRandom(p.Seed, streamMachines)
 	c.plantRandom = newRandom(p.Seed, streamPlants)
+	c.operator = newRandom(p.Seed, streamOperator)
+	for _, members := range c.shape.members {
+		c.rosters = append(c.rosters, newRoster(members))
+	}
 	c.network = newNetwork(c)
 	c.check = newChecker(c)
 	report := Report{Seed: p.Seed, Shape: c.shape.String()}
@@ -93,6 +100,7 @@ func (c *cluster) begin() {
 		c.wake(cl, c.clientRandom.around(c.shape.think))
 	}
 	c.nemesis()
+	c.operate()
 	c.later(c.plan.Faults, c.becalm)
 }
 
@@ -205,7 +213,7 @@ func (c *cluster) probe() (waits string) {
 			waits = fmt.Sprintf(format, args...)
 		}
 	}
-	for g, members := range c.shape.members {
+	for g := range c.shape.members {
 		last := c.probes[g]
 		if last == nil || last.state != opDone {
 			lacks("group %d has not accepted a write, last answer: %v\n%s", groupID(g), probeError(last), c.statuses(g))
@@ -213,14 +221,8 @@ func (c *cluster) probe() (waits string) {
 		if last == nil || last.state == opRefused || last.state == opUnknown {
 			c.probeGroup(g)
 		}
-		for _, m := range members {
-			s := c.sites[siteOf(m.Store)]
-			want := len(c.check.groups[g].applied)
-			if s.store == nil {
-				lacks("store %d is not up", s.at+1)
-			} else if state := s.machines[g].state; state.count != want || want > 0 && state.chain != c.check.groups[g].applied[want-1].chain {
-				lacks("group %d: store %d has applied %d commands of %d\n%s", groupID(g), s.at+1, state.count, want, c.statuses(g))
-			}
+		if why := c.disagree(g); why != "" {
+			lacks("group %d: %s\n%s", groupID(g), why, c.statuses(g))
 		}
 	}
 	for _, o := range c.ops[c.answers:] {
@@ -240,31 +242,68 @@ func probeError(o *op) error {
 	return o.err
 }
 
+// disagree says what keeps the members of a group from being all there and in one
+// state, and nobody else from being there.
+func (c *cluster) disagree(g int) string {
+	c.start(g)
+	leader, st := c.leading(g)
+	if leader == nil {
+		return "no leader"
+	}
+	if isJoint(st.Members) {
+		if !c.rosters[g].busy {
+			c.ask(leader, g, "leave the joint configuration", func(done func(engine.Membership, error)) error {
+				return leader.groups[g].LeaveJointAsync(done)
+			}, nil)
+		}
+		return "its configuration is joint"
+	}
+	want := len(c.check.groups[g].applied)
+	for _, s := range c.sites {
+		member := wire.ReplicaID(0)
+		for _, m := range st.Members {
+			if m.Store == storeID(s.at) {
+				member = m.Replica
+			}
+		}
+		switch {
+		case s.store == nil:
+			return fmt.Sprintf("store %d is not up", s.at+1)
+		case s.replicas[g] != member:
+			return fmt.Sprintf("store %d runs replica %d, not %d", s.at+1, s.replicas[g], member)
+		case member == 0:
+			continue
+		}
+		if state := s.machines[g].state; state.count != want || want > 0 && state.chain != c.check.groups[g].applied[want-1].chain {
+			return fmt.Sprintf("store %d has applied %d commands of %d", s.at+1, state.count, want)
+		}
+	}
+	return ""
+}
+
 // probeGroup proposes a write to whoever says that it leads.
 func (c *cluster) probeGroup(g int) {
-	for _, m := range c.shape.members[g] {
-		s := c.sites[siteOf(m.Store)]
-		if s.store != nil && s.groups[g].IsLeader() {
-			o := c.newOp(g, s.at, false)
-			c.probes[g] = o
-			c.write(o, 8)
-			return
-		}
+	if s, _ := c.leading(g); s != nil {
+		o := c.newOp(g, s.at, false)
+		c.probes[g] = o
+		c.write(o, 8)
 	}
 }
 
 // statuses is what the replicas of a group say of themselves.
 func (c *cluster) statuses(g int) string {
 	text := ""
-	for _, m := range c.shape.members[g] {
-		s := c.sites[siteOf(m.Store)]
+	for _, s := range c.sites {
 		if s.store == nil {
 			text += fmt.Sprintf("    store %d is down\n", s.at+1)
 			continue
 		}
+		if s.groups[g] == nil {
+			continue
+		}
 		st := s.groups[g].Status()
-		text += fmt.Sprintf("    store %d: %v, term %d, leader %d, log [%d,%d], committed %d, applied %d, progress %+v, error %v\n",
-			s.at+1, st.Role, st.Term, st.Leader.Store, st.First, st.Last, st.Committed, st.Applied, st.Progress, st.Err)
+		text += fmt.Sprintf("    store %d: replica %d, %v, term %d, leader %d, log [%d,%d], committed %d, applied %d, members %v at %d, progress %+v, error %v\n",
+			s.at+1, st.Self.Replica, st.Role, st.Term, st.Leader.Store, st.First, st.Last, st.Committed, st.Applied, st.Members, st.Membership, st.Progress, st.Err)
 	}
 	return text
 }

@@ -47,6 +47,17 @@ const (
 	readsAnswered
 	readsFailed
 	commandsApplied
+	changesAsked
+	changesMade
+	changesRefused
+	changesUnknown
+	jointLeft
+	idsReused
+	transfersAsked
+	replicasJoined
+	replicasStarted
+	replicasRemoved
+	startsBarred
 	statesCaptured
 	statesRestored
 	counters // how many there are
@@ -58,6 +69,8 @@ var counterNames = [counters]string{
 	"crashes in recovery", "process kills", "power cuts", "restarts", "clean stops", "pauses", "isolations", "splits",
 	"one-way cuts", "storms", "slow disks", "full disks", "coups", "opens without room", "leaders elected", "writes acknowledged", "writes refused", "writes unknown",
 	"writes too large", "reads answered", "reads failed", "commands applied",
+	"member changes asked for", "member changes made", "member changes refused", "member changes unknown", "joint configurations left",
+	"replica ids to be reused", "transfers asked for", "replicas joined", "replicas started by hand", "replicas removed", "starts barred by a tombstone",
 	"states captured", "states restored",
 }
 

@@ -56,6 +56,7 @@
 //     learn of it from a message. Pre-votes leave no trace.
 //   - M15: what a vote or an acknowledgement promises is on the sender's disk when
 //     it leaves, and is found there by every later life. So is what is applied.
+//   - M16: a replica runs where it was added, and no replica id is given twice.
 //
 // # Concurrency
 //

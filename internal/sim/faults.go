@@ -160,7 +160,7 @@ func (c *cluster) elected(replica wire.ReplicaID, g int) {
 	c.coups--
 	r := c.faults
 	shape := &c.shape
-	s := c.sites[siteOfReplica(g, replica)]
+	s := c.sites[c.rosters[g].home[replica]]
 	life := s.life
 	c.later(r.between(0, pick(r, time.Duration(1), 2, 4)*(shape.delayMax+shape.syncMax+shape.stepMax)), func() {
 		if s.store == nil || s.life != life || c.calm {

@@ -19,6 +19,7 @@ const (
 	streamDisks
 	streamMachines
 	streamPlants
+	streamOperator
 )
 
 func newRandom(seed, stream uint64) random { return random{rand.New(rand.NewPCG(seed, stream))} }

@@ -39,13 +39,14 @@ type shape struct {
 	rate      float64       // operations a second that clients try, all together
 	think     time.Duration // a client waits so long between two bursts
 	burst     int
-	reads     float64 // share of operations
-	command   int     // largest filler of a command
-	durable   bool    // state machines keep their state across restarts
-	snapshots bool    // state machines make them
-	entries   uint64  // between two of them
-	keep      uint64  // entries in front of one
-	heavy     int     // largest filler of one
+	reads     float64       // share of operations
+	command   int           // largest filler of a command
+	durable   bool          // state machines keep their state across restarts
+	snapshots bool          // state machines make them
+	entries   uint64        // between two of them
+	keep      uint64        // entries in front of one
+	heavy     int           // largest filler of one
+	changes   time.Duration // between two changes of members; zero: none
 	strike    time.Duration
 	weights   [faultKinds]int // of faults that nemesis chooses from
 	faultTime time.Duration
@@ -58,14 +59,13 @@ const (
 	groupSpread = 100
 )
 
-func groupID(g int) wire.GroupID           { return wire.GroupID(groupSpread * (g + 1)) }
-func groupOf(id wire.GroupID) (g int)      { return int(id/groupSpread) - 1 }
-func storeID(site int) wire.StoreID        { return wire.StoreID(site + 1) }
-func siteOf(id wire.StoreID) (site int)    { return int(id) - 1 }
-func replicaID(g, site int) wire.ReplicaID { return wire.ReplicaID(10*(g+1) + site + 1) }
+func groupID(g int) wire.GroupID        { return wire.GroupID(groupSpread * (g + 1)) }
+func groupOf(id wire.GroupID) (g int)   { return int(id/groupSpread) - 1 }
+func storeID(site int) wire.StoreID     { return wire.StoreID(site + 1) }
+func siteOf(id wire.StoreID) (site int) { return int(id) - 1 }
 
-// siteOfReplica is the inverse of replicaID.
-func siteOfReplica(g int, id wire.ReplicaID) (site int) { return int(id) - 10*(g+1) - 1 }
+// replicaID is that of a replica that a group begins with.
+func replicaID(g, site int) wire.ReplicaID { return wire.ReplicaID(1000*(g+1) + site + 1) }
 
 // drawShape decides what the run of a plan looks like. What the plan pins is
 // drawn all the same, so that everything else stays as it is without.
@@ -128,6 +128,9 @@ func drawShape(p Plan) shape {
 	}
 	s.snapshots = r.chance(0.8)
 	s.entries, s.keep, s.heavy = pick(r, uint64(3), 20, 200), pick(r, uint64(1), 10, 100), pick(r, 0, 2000, 50_000)
+	if r.chance(0.5) {
+		s.changes = pick(r, time.Duration(100), 500, 3000) * time.Millisecond
+	}
 	if r.chance(0.3) {
 		s.turmoil(r)
 		if p.Groups == 0 {
@@ -187,6 +190,9 @@ func (s *shape) String() string {
 		s.delayMin, s.delayMax, s.ordered, s.loss, s.duplicates, s.late, s.syncMin, s.syncMax, s.strike)
 	if s.snapshots {
 		fmt.Fprintf(&b, "; a snapshot every %d entries, %d kept, up to %d bytes;", s.entries, s.keep, s.heavy)
+	}
+	if s.changes > 0 {
+		fmt.Fprintf(&b, "; members change every %v;", s.changes)
 	}
 	for k, weight := range s.weights {
 		if weight > 0 {

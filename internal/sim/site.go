@@ -1,12 +1,11 @@
 package sim
 
 import (
-	"context"
-	"fmt"
 	"time"
 
 	"multiraft/engine"
 	"multiraft/internal/vfs"
+	"multiraft/wire"
 )
 
 // site is a place in the cluster: a volume, and a store while one is up. A
@@ -23,12 +22,14 @@ type site struct {
 	store     *engine.Store // nil while down
 	stepper   *engine.Stepper
 	end       *transportEnd
-	peers     []bool // whom the store takes for reachable
-	parts     []bool // of the store that have a step on the agenda
-	logFailed bool   // a write or sync of the log failed in this life
-	failing   bool   // the store failed by itself; its end is on the agenda
-	groups    []*engine.Group
+	peers     []bool          // whom the store takes for reachable
+	parts     []bool          // of the store that have a step on the agenda
+	logFailed bool            // a write or sync of the log failed in this life
+	failing   bool            // the store failed by itself; its end is on the agenda
+	groups    []*engine.Group // nil where none runs
 	machines  []*machine
+	replicas  []wire.ReplicaID // in groups
+	joining   []*machine       // of replicas that are about to be started
 	audits    []audit
 	audited   int
 
@@ -70,6 +71,7 @@ func (s *site) open() {
 		MaxGroupInflightBytes: c.shape.groupBytes, CacheBytes: c.shape.cacheBytes,
 		MaxReceiveBytes: c.shape.receiveBytes, MaxApplyBytes: c.shape.applyBytes,
 		Seed: s.random.Uint64() | 1, SnapshotEntries: c.shape.entries, KeepEntries: c.shape.keep, SnapshotChunkBytes: 1 << 10,
+		Join: s.joins, Events: engine.Events{ReplicaRemoved: s.removed},
 	})
 	if err != nil {
 		s.stillborn(err)
@@ -77,10 +79,12 @@ func (s *site) open() {
 	}
 	s.store, s.stepper, s.failing, s.logFailed = store, stepper, false, false
 	s.peers = make([]bool, c.shape.stores)
-	s.parts = make([]bool, stepper.Workers()+stepper.Appliers()+3)
+	s.parts = make([]bool, stepper.Workers()+stepper.Appliers()+otherParts)
 	s.groups = make([]*engine.Group, len(c.shape.members))
 	s.machines = make([]*machine, len(c.shape.members))
 	s.audits = make([]audit, len(c.shape.members))
+	s.replicas = make([]wire.ReplicaID, len(c.shape.members))
+	s.joining = make([]*machine, len(c.shape.members))
 	if err := s.startGroups(); err != nil {
 		s.store = nil
 		s.stillborn(err)
@@ -112,55 +116,6 @@ func (s *site) stillborn(err error) {
 	}
 	s.volume.restore()
 	s.openLater()
-}
-
-func (s *site) startGroups() error {
-	c := s.c
-	stored, err := s.store.Stored()
-	if err != nil {
-		return err
-	}
-	known := make([]bool, len(s.groups))
-	for _, group := range stored {
-		known[groupOf(group.ID)] = true
-	}
-	for g, members := range c.shape.members {
-		if !isMember(members, s.at) {
-			continue
-		}
-		m := &machine{site: s, group: g, kept: s.kept[g]}
-		var plain engine.StateMachine = m
-		if m.kept != nil {
-			m.state = *m.kept
-			plain = durableMachine{m}
-		}
-		switch {
-		case c.shape.snapshots && m.kept != nil:
-			plain = durableSnapshotMachine{durableMachine{m}, snapshotMachine{m}}
-		case c.shape.snapshots:
-			plain = snapshotMachine{m}
-		}
-		if known[g] && s.random.chance(0.5) {
-			members = nil // those in the log are in force anyway
-		}
-		s.machines[g] = m
-		s.groups[g], err = s.store.StartGroup(context.Background(), engine.GroupConfig{ID: groupID(g), Members: members, StateMachine: plain})
-		if err != nil {
-			return fmt.Errorf("start: %w", err)
-		}
-		c.check.audit(s, g)
-		c.check.wakes(s, g)
-	}
-	return nil
-}
-
-func isMember(members []engine.Member, site int) bool {
-	for _, m := range members {
-		if m.Store == storeID(site) {
-			return true
-		}
-	}
-	return false
 }
 
 // openLater puts the next life on the agenda.
@@ -283,6 +238,12 @@ func (s *site) poke() {
 	if w.Snapshots {
 		s.wake(s.snapshotPart())
 	}
+	if w.Events {
+		s.wake(s.eventPart())
+	}
+	if w.Join {
+		s.wake(s.joinPart())
+	}
 }
 
 // wake puts a step of a part on the agenda, unless one stands there.
@@ -309,8 +270,13 @@ func (s *site) maintainLater() {
 	})
 }
 
-// The parts of a store are its workers, its appliers, its snapshots, its log and
+// otherParts are the parts of a store besides its workers and appliers: what
+// starts replicas that were added, what tells the embedder, snapshots, the log, and
 // the log's background work.
+const otherParts = 5
+
+func (s *site) joinPart() int     { return len(s.parts) - 5 }
+func (s *site) eventPart() int    { return len(s.parts) - 4 }
 func (s *site) snapshotPart() int { return len(s.parts) - 3 }
 func (s *site) logPart() int      { return len(s.parts) - 2 }
 func (s *site) maintainPart() int { return len(s.parts) - 1 }
@@ -344,6 +310,11 @@ func (s *site) step(part int) {
 		busy = s.stepper.Maintain()
 	case part == s.snapshotPart():
 		busy = s.stepper.Snapshots()
+	case part == s.eventPart():
+		busy = s.stepper.Events()
+	case part == s.joinPart():
+		busy = s.stepper.Join()
+		s.noteJoined()
 	default:
 		busy = s.stepper.Applier(part - workers)
 	}

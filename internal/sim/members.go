@@ -1,0 +1,363 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"multiraft/engine"
+	"multiraft/group"
+	"multiraft/wire"
+)
+
+// roster is what the operator of a cluster knows of the replicas of one group.
+type roster struct {
+	home map[wire.ReplicaID]int // site of each id that was ever given
+	ids  []wire.ReplicaID       // in the order they were given
+	busy bool                   // a change is on its way
+}
+
+func newRoster(members []engine.Member) *roster {
+	r := &roster{home: make(map[wire.ReplicaID]int)}
+	for _, m := range members {
+		r.give(m.Replica, siteOf(m.Store))
+	}
+	slices.Sort(r.ids)
+	return r
+}
+
+func (r *roster) give(id wire.ReplicaID, site int) {
+	r.home[id] = site
+	r.ids = append(r.ids, id)
+}
+
+// next returns an id that was never given.
+func (r *roster) next() wire.ReplicaID { return r.ids[len(r.ids)-1] + 1 }
+
+// leading returns the site whose replica of a group believes to lead in the
+// highest term, and that replica's status; nil when there is none.
+func (c *cluster) leading(g int) (*site, engine.Status) {
+	var (
+		leader *site
+		status engine.Status
+	)
+	for _, s := range c.sites {
+		if s.store == nil || s.groups[g] == nil || !s.groups[g].IsLeader() {
+			continue
+		}
+		if st := s.groups[g].Status(); leader == nil || st.Term > status.Term {
+			leader, status = s, st
+		}
+	}
+	return leader, status
+}
+
+// operate has the operator change some group's members from time to time, until
+// the calm.
+func (c *cluster) operate() {
+	if c.shape.changes == 0 {
+		return
+	}
+	c.later(c.operator.around(c.shape.changes), func() {
+		if c.calm {
+			return
+		}
+		g := c.operator.IntN(len(c.shape.members))
+		c.start(g)
+		c.change(g)
+		c.operate()
+	})
+}
+
+// change asks the leader of a group for a change that makes sense, or at times
+// for one that must be refused.
+func (c *cluster) change(g int) {
+	r, roster := c.operator, c.rosters[g]
+	s, st := c.leading(g)
+	if s == nil || s.paused || st.Err != nil {
+		return
+	}
+	if r.chance(0.25) {
+		m := st.Members[r.IntN(len(st.Members))]
+		if err := s.stepper.TransferLeader(s.groups[g], m.Replica); err == nil {
+			c.count(transfersAsked)
+			s.poke()
+		}
+		return
+	}
+	if isJoint(st.Members) {
+		if roster.busy || !r.chance(0.7) {
+			return
+		}
+		c.count(jointLeft)
+		c.ask(s, g, "leave the joint configuration", func(done func(engine.Membership, error)) error {
+			return s.groups[g].LeaveJointAsync(done)
+		}, nil)
+		return
+	}
+	var free []int
+	for at := range c.sites {
+		if !slices.ContainsFunc(st.Members, func(m engine.Member) bool { return siteOf(m.Store) == at }) {
+			free = append(free, at)
+		}
+	}
+	var voters, learners []engine.Member
+	for _, m := range st.Members {
+		if m.Role == wire.Learner {
+			learners = append(learners, m)
+		} else {
+			voters = append(voters, m)
+		}
+	}
+	change := group.MembershipChange{Joint: r.chance(0.2)}
+	if r.chance(0.3) {
+		change.Leave = group.LeaveExplicit
+	}
+	given := roster.next()
+	newcomer := func(op group.ChangeOp) group.Change {
+		at := free[r.IntN(len(free))]
+		roster.give(given, at)
+		given++
+		return group.Change{Op: op, Replica: given - 1, Store: storeID(at)}
+	}
+	of := func(op group.ChangeOp, list []engine.Member) group.Change {
+		return group.Change{Op: op, Replica: list[r.IntN(len(list))].Replica}
+	}
+	reuses := false
+	switch roll := r.IntN(7); {
+	case roll == 0 && len(free) > 0:
+		change.Changes = append(change.Changes, newcomer(group.AddLearner))
+	case roll == 1 && len(free) > 0:
+		change.Changes = append(change.Changes, newcomer(group.AddVoter))
+	case roll == 2 && len(learners) > 0:
+		change.Changes = append(change.Changes, of(group.AddVoter, learners))
+	case roll == 3 && len(voters) > 1:
+		change.Changes = append(change.Changes, of(group.AddLearner, voters))
+	case roll == 4 && len(voters) > 2:
+		change.Changes = append(change.Changes, of(group.Remove, st.Members))
+	case roll == 5 && len(free) > 0:
+		change.Changes = append(change.Changes, newcomer(group.AddVoter), of(group.Remove, voters))
+	case roll == 6 && len(free) > 0:
+		// An id that was given before, to a replica that is gone or never was there.
+		id := roster.ids[r.IntN(len(roster.ids))]
+		if slices.ContainsFunc(st.Members, func(m engine.Member) bool { return m.Replica == id }) {
+			return
+		}
+		reuses = id <= s.groups[g].Membership().MaxReplica
+		if !reuses {
+			return // it was asked for and never came to be
+		}
+		change.Changes = append(change.Changes, group.Change{Op: group.AddVoter, Replica: id, Store: storeID(free[r.IntN(len(free))])})
+	default:
+		return
+	}
+	var verdict func(error)
+	if reuses {
+		c.count(idsReused)
+		verdict = func(err error) {
+			if err == nil {
+				c.check.fail(ruleMembers, "group %d: a replica id was given twice: %+v", groupID(g), change.Changes)
+			}
+		}
+	}
+	c.ask(s, g, fmt.Sprintf("%+v", change), func(done func(engine.Membership, error)) error {
+		return s.groups[g].ChangeMembersAsync(change, done)
+	}, verdict)
+}
+
+// start starts voters that were added and do not run, as an operator does who sees
+// that they were added. Leaders have stores start learners by themselves, but not
+// voters: a store that lost what one of those promised must not start it again.
+// Here nothing was lost, so what is not stored has promised nothing.
+func (c *cluster) start(g int) {
+	for _, known := range c.sites {
+		if known.store == nil || known.groups[g] == nil {
+			continue
+		}
+		for _, m := range known.groups[g].Membership().Members {
+			s := c.sites[siteOf(m.Store)]
+			if m.Role == wire.Learner || s.store == nil || s.paused || s.groups[g] != nil {
+				continue
+			}
+			s.forget(g)
+			machine := s.newMachine(g)
+			handle, err := s.store.StartGroup(context.Background(), engine.GroupConfig{
+				ID: groupID(g), Join: true, Replica: m.Replica, StateMachine: s.machineOf(machine)})
+			c.note("store %d is told to run replica %d of group %d: %v", s.at+1, m.Replica, groupID(g), err)
+			if err == nil {
+				c.count(replicasStarted)
+				s.adopt(g, handle, machine)
+			} else if gone := new(engine.ReplicaRemovedError); !errors.As(err, &gone) && !expected(err) {
+				c.check.fail(ruleErrors, "group %d: store %d does not start replica %d: %v", groupID(g), s.at+1, m.Replica, err)
+			}
+			s.poke()
+		}
+	}
+}
+
+// ask asks for a change and counts its outcome.
+func (c *cluster) ask(s *site, g int, what string, request func(func(engine.Membership, error)) error, verdict func(error)) {
+	roster, life := c.rosters[g], s.life
+	c.note("store %d is asked to change group %d: %s", s.at+1, groupID(g), what)
+	c.count(changesAsked)
+	roster.busy = true
+	err := request(func(m engine.Membership, err error) {
+		if s.volume.crashed || s.life != life {
+			return
+		}
+		roster.busy = false
+		c.changed(g, what, m, err)
+		if verdict != nil {
+			verdict(err)
+		}
+	})
+	s.poke()
+	if err != nil {
+		roster.busy = false
+		c.changed(g, what, engine.Membership{}, err)
+	}
+	// One that ends with its store is forgotten some time.
+	c.later(5*time.Second, func() { roster.busy = false })
+}
+
+func (c *cluster) changed(g int, what string, m engine.Membership, err error) {
+	c.trace.mix(uint64(m.Index))
+	c.note("group %d: %s: %+v, %v", groupID(g), what, m, err)
+	var refused *group.MembershipError
+	switch {
+	case err == nil:
+		c.count(changesMade)
+	case errors.As(err, &refused):
+		c.count(changesRefused)
+	case expected(err):
+		c.count(changesUnknown)
+	default:
+		c.check.fail(ruleErrors, "group %d: a change of members ends with: %v", groupID(g), err)
+	}
+}
+
+func isJoint(members []engine.Member) bool {
+	return slices.ContainsFunc(members, func(m engine.Member) bool { return m.Role&wire.Outgoing != 0 })
+}
+
+// errNotNow is what an embedder may answer when a replica was added to its store.
+var errNotNow = errors.New("simulated embedder is busy")
+
+// joins answers a leader that wants a replica to run here.
+func (s *site) joins(req engine.JoinRequest) (engine.GroupConfig, error) {
+	c := s.c
+	if !c.calm && s.random.chance(0.2) {
+		return engine.GroupConfig{}, errNotNow
+	}
+	g := groupOf(req.Group)
+	if at, ok := c.rosters[g].home[req.Replica]; !ok || at != s.at {
+		c.check.fail(ruleMembers, "group %d: store %d is to run replica %d, which was not added there", req.Group, s.at+1, req.Replica)
+	}
+	c.note("store %d joins group %d as replica %d", s.at+1, req.Group, req.Replica)
+	s.forget(g)
+	s.joining[g] = s.newMachine(g)
+	return engine.GroupConfig{StateMachine: s.machineOf(s.joining[g])}, nil
+}
+
+// noteJoined takes over groups that the store has started by itself.
+func (s *site) noteJoined() {
+	for g, m := range s.joining {
+		if m == nil {
+			continue
+		}
+		s.joining[g] = nil
+		if handle, ok := s.store.Group(groupID(g)); ok {
+			s.c.count(replicasJoined)
+			s.adopt(g, handle, m)
+		}
+	}
+}
+
+// adopt notes that a group runs here.
+func (s *site) adopt(g int, handle *engine.Group, m *machine) {
+	s.groups[g], s.machines[g], s.audits[g] = handle, m, audit{}
+	s.replicas[g] = handle.Status().Self.Replica
+	s.c.check.audit(s, g)
+}
+
+// forget lets go of a group and of what its machine kept.
+func (s *site) forget(g int) {
+	s.groups[g], s.machines[g], s.replicas[g] = nil, nil, 0
+	if s.kept[g] != nil {
+		s.kept[g] = &machineState{}
+	}
+}
+
+// removed hears that a replica is gone.
+func (s *site) removed(err *engine.ReplicaRemovedError) {
+	s.c.note("store %d lets go of replica %d of group %d", s.at+1, err.Replica, err.Group)
+	s.c.count(replicasRemoved)
+	if g := groupOf(err.Group); s.replicas[g] == err.Replica {
+		s.forget(g)
+	}
+}
+
+// startGroups starts what is stored, and what was never stored and should be here
+// from the beginning.
+func (s *site) startGroups() error {
+	c := s.c
+	stored, err := s.store.Stored()
+	if err != nil {
+		return err
+	}
+	known := make([]bool, len(s.groups))
+	for _, group := range stored {
+		known[groupOf(group.ID)] = true
+	}
+	for g, members := range c.shape.members {
+		if !known[g] && !isMember(members, s.at) {
+			s.forget(g)
+			continue
+		}
+		if !isMember(members, s.at) || known[g] && s.random.chance(0.5) {
+			members = nil // those in the log are in force anyway
+		}
+		m := s.newMachine(g)
+		handle, err := s.store.StartGroup(context.Background(), engine.GroupConfig{ID: groupID(g), Members: members, StateMachine: s.machineOf(m)})
+		var gone *engine.ReplicaRemovedError
+		switch {
+		case errors.As(err, &gone):
+			c.count(startsBarred)
+			s.forget(g)
+			continue
+		case err != nil:
+			return fmt.Errorf("start: %w", err)
+		}
+		s.adopt(g, handle, m)
+		c.check.wakes(s, g)
+	}
+	return nil
+}
+
+// newMachine returns a machine for a group, with what is kept of it.
+func (s *site) newMachine(g int) *machine {
+	m := &machine{site: s, group: g, kept: s.kept[g]}
+	if m.kept != nil {
+		m.state = *m.kept
+	}
+	return m
+}
+
+// machineOf dresses a machine in the interfaces that the shape gives it.
+func (s *site) machineOf(m *machine) engine.StateMachine {
+	switch {
+	case s.c.shape.snapshots && m.kept != nil:
+		return durableSnapshotMachine{durableMachine{m}, snapshotMachine{m}}
+	case s.c.shape.snapshots:
+		return snapshotMachine{m}
+	case m.kept != nil:
+		return durableMachine{m}
+	}
+	return m
+}
+
+func isMember(members []engine.Member, site int) bool {
+	return slices.ContainsFunc(members, func(m engine.Member) bool { return m.Store == storeID(site) })
+}
