@@ -158,6 +158,29 @@ func (d *Stepper) TransferLeader(g *Group, to wire.ReplicaID) error {
 	return g.replica.enqueueTransfer(transfer{order: orderTransfer, to: to, done: make(chan error, 1)})
 }
 
+// StopGroup stops a group as Store.StopGroup does, and does not wait. It returns
+// true when the group has stopped; until then, steps have to be taken and StopGroup
+// called again.
+func (d *Stepper) StopGroup(id wire.GroupID) bool {
+	s := d.store
+	s.mu.Lock()
+	r := s.groups[id]
+	s.mu.Unlock()
+	if r == nil {
+		return true
+	}
+	r.close()
+	s.sched.Set(r.slot, flagControl)
+	for _, end := range []chan struct{}{r.apply.ended, r.logged} {
+		select {
+		case <-end:
+		default:
+			return false
+		}
+	}
+	return s.release(r)
+}
+
 // Close stops the store in good order, taking the steps that this needs. A
 // driver that wants a crash drops the store instead and opens its files again.
 func (d *Stepper) Close() error {

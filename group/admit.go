@@ -79,4 +79,10 @@ func (g *Group) answerOld(m *wire.Message, rule lowTermRule) {
 		g.refuseVote(refusal)
 	case ignoreOld:
 	}
+	if m.Kind == wire.Vote || m.Kind == wire.PreVote {
+		// A member that campaigns in old terms hears of the new ones from whom it
+		// follows then. One that was removed follows nobody, and would go on behind
+		// the terms of the others for as long as those have no leader either.
+		g.tellRemoved(m.From)
+	}
 }

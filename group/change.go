@@ -328,6 +328,8 @@ func (g *Group) leadOn(old *wire.Membership) {
 		}
 		if g.members.Members[slot].Role != wire.Learner {
 			ld.unheard = ld.unheard.without(slot)
+		} else if ld.match[slot] == 0 {
+			g.expectLearner(slot) // it was a voter, which nobody tells to run
 		}
 	}
 	g.askAgain() // the quorum of a round on its way may be another now

@@ -24,6 +24,39 @@ func joins(t *testing.T, c *cluster) (told []wire.ReplicaID) {
 	return told
 }
 
+// A voter that has acknowledged nothing when it is made a learner may have never
+// run: its store is told.
+func TestJoinGoesToDemotedVoters(t *testing.T) {
+	c := newCluster(members(2), Tuning{})
+	up := c.all()
+	for _, n := range c.nodes {
+		if err := n.start(0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g := c.node(1).g
+	if err := g.Campaign(); err != nil {
+		t.Fatal(err)
+	}
+	c.settle(up...)
+	c.join(3)
+	for _, step := range []struct {
+		op   ChangeOp
+		want []wire.ReplicaID
+	}{{AddVoter, nil}, {AddLearner, []wire.ReplicaID{3}}} {
+		if _, _, err := g.ChangeMembers(MembershipChange{Changes: []Change{{Op: step.op, Replica: 3, Store: 3}}}); err != nil {
+			t.Fatal(err)
+		}
+		c.settle(up...)
+		joins(t, c)
+		c.tick(c.tuning.HeartbeatTicks, up...)
+		c.settle(up...)
+		if told := joins(t, c); !slices.Equal(told, step.want) {
+			t.Fatalf("%v were told after %v, want %v", told, step.op, step.want)
+		}
+	}
+}
+
 // The store of a learner is told of it with each heartbeat until the learner has
 // acknowledged an entry; a voter's never is. A new leader begins anew.
 func TestJoinGoesToLearnersThatAcknowledgedNothing(t *testing.T) {

@@ -376,6 +376,9 @@ func (k *checker) version(g int, index wire.Index, term wire.Term) *version {
 func (k *checker) rests(f *frame, g int, m *wire.Message) {
 	s := k.c.sites[f.from]
 	stored := s.stepper.Stored(m.Group)
+	if gone := new(engine.ReplicaRemovedError); s.groups[g] != nil && errors.As(s.groups[g].Err(), &gone) {
+		return // written with what it promised: it votes no more, so nobody misses it
+	}
 	hs := stored.HardState()
 	vote := wire.ReplicaID(0)
 	switch m.Kind {
@@ -524,7 +527,7 @@ func (k *checker) read(op *op, state machineState) {
 func (k *checker) audit(s *site, g int) {
 	model, st, old := &k.groups[g], s.groups[g].Status(), &s.audits[g]
 	if st.Err != nil {
-		if gone := new(engine.ReplicaRemovedError); s.store.Err() == nil && !errors.As(st.Err, &gone) {
+		if gone := new(engine.ReplicaRemovedError); s.store.Err() == nil && !errors.As(st.Err, &gone) && !s.stopping[g] {
 			k.fail(ruleErrors, "group %d: replica on store %d stopped: %v", groupID(g), s.at+1, st.Err)
 		}
 		return

@@ -266,6 +266,11 @@ func (c *cluster) disagree(g int) string {
 				member = m.Replica
 			}
 		}
+		if s.store != nil && member == 0 && s.groups[g] != nil && !s.votes(g) {
+			// It asks nobody for votes, so nobody tells it that it was removed while it
+			// was cut off. It is the operator's to stop.
+			s.stopGroup(g)
+		}
 		switch {
 		case s.store == nil:
 			return fmt.Sprintf("store %d is not up", s.at+1)

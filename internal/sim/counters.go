@@ -58,6 +58,7 @@ const (
 	replicasStarted
 	replicasRemoved
 	startsBarred
+	groupsStopped
 	statesCaptured
 	statesRestored
 	counters // how many there are
@@ -70,7 +71,7 @@ var counterNames = [counters]string{
 	"one-way cuts", "storms", "slow disks", "full disks", "coups", "opens without room", "leaders elected", "writes acknowledged", "writes refused", "writes unknown",
 	"writes too large", "reads answered", "reads failed", "commands applied",
 	"member changes asked for", "member changes made", "member changes refused", "member changes unknown", "joint configurations left",
-	"replica ids to be reused", "transfers asked for", "replicas joined", "replicas started by hand", "replicas removed", "starts barred by a tombstone",
+	"replica ids to be reused", "transfers asked for", "replicas joined", "replicas started by hand", "replicas removed", "starts barred by a tombstone", "groups stopped",
 	"states captured", "states restored",
 }
 

@@ -30,6 +30,7 @@ type site struct {
 	machines  []*machine
 	replicas  []wire.ReplicaID // in groups
 	joining   []*machine       // of replicas that are about to be started
+	stopping  []bool           // groups that are being stopped
 	audits    []audit
 	audited   int
 
@@ -85,6 +86,7 @@ func (s *site) open() {
 	s.audits = make([]audit, len(c.shape.members))
 	s.replicas = make([]wire.ReplicaID, len(c.shape.members))
 	s.joining = make([]*machine, len(c.shape.members))
+	s.stopping = make([]bool, len(c.shape.members))
 	if err := s.startGroups(); err != nil {
 		s.store = nil
 		s.stillborn(err)
