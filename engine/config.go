@@ -84,7 +84,8 @@ type Config struct {
 
 	// Join is called when a replica was added to a group on this store, which does
 	// not run it yet. It returns the state machine, and what else GroupConfig has
-	// besides ID, Replica, Members and Join, which the store fills in. Up to four
+	// besides ID, Replica, Members and Join, which the store fills in, and Snapshot,
+	// which is refused: the state of a group that runs comes from its leader. Up to four
 	// calls run at a time, one per group; they are made again, some time after an
 	// error. Nil: such replicas are started by StartGroup. Only learners are joined
 	// that way, as AddReplica adds them: a store that has lost the disk with its
@@ -261,7 +262,8 @@ type GroupConfig struct {
 	// Snapshot names a file that [Group.ExportSnapshot] wrote, of this group or of
 	// any other, in this cluster or another. A group that is not stored yet then
 	// begins with that state, and with Members, which must be given the same file
-	// on all stores. When the group is stored already it is not looked at.
+	// on all stores. When the group is stored already it is not looked at. With Join
+	// it must be left out.
 	Snapshot string
 	// SnapshotEntries, SnapshotBytes and KeepEntries take the place of those of the
 	// store, unless they are zero.

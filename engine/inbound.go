@@ -128,6 +128,7 @@ func (s *Store) badFrame(from wire.StoreID, err error) {
 // PeerUp is called by the transport when a peer can be reached.
 func (s *Store) PeerUp(peer wire.StoreID, incarnation uint64) {
 	s.cfg.Logger.Info("peer store is connected", zap.Uint64("peer", uint64(peer)), zap.Uint64("incarnation", incarnation))
+	s.snaps.post(snapEvent{kind: snapPeerUp, store: peer})
 }
 
 // PeerDown is called by the transport when a peer cannot be reached any more.

@@ -169,6 +169,9 @@ func (c GroupConfig) validate(store wire.StoreID) error {
 	if c.Join && len(c.Members) > 0 {
 		fault("Members", fmt.Sprintf("%+v", c.Members), "must be left out with Join")
 	}
+	if c.Join && c.Snapshot != "" {
+		fault("Snapshot", fmt.Sprintf("%q", c.Snapshot), "must be left out with Join: the state comes from the leader")
+	}
 	if len(c.Members) > maxMembers {
 		fault("Members", len(c.Members), fmt.Sprintf("members, at most %d are possible", maxMembers))
 	}

@@ -119,6 +119,7 @@ func TestGroupConfigOfMembers(t *testing.T) {
 	for name, cfg := range map[string]engine.GroupConfig{
 		"join without an id":      {ID: 5, Join: true},
 		"join with members":       {ID: 5, Join: true, Replica: 1, Members: two},
+		"join with a snapshot":    {ID: 5, Join: true, Replica: 1, Snapshot: "export"},
 		"a role of the engine":    {ID: 5, Members: []engine.Member{{Replica: 1, Store: 1, Role: wire.Outgoing}}},
 		"learners only":           {ID: 5, Members: []engine.Member{{Replica: 1, Store: 1, Role: wire.Learner}}},
 		"another id than Members": {ID: 5, Members: two, Replica: 2},

@@ -81,6 +81,7 @@ const (
 	snapRestored                      // the job of a restore has ended
 	snapDiscard                       // a received file is not wanted
 	snapForget                        // the replica is gone
+	snapPeerUp                        // a store can be reached
 )
 
 // snapEvent is one thing that step has to hear of.
@@ -278,6 +279,8 @@ func (n *snapshots) handle(e *snapEvent) {
 		n.discard(snapfile.Name{Group: e.group, Index: e.index})
 	case snapForget:
 		n.forgetParts(e.replica)
+	case snapPeerUp:
+		n.peerUp(e.store)
 	}
 }
 

@@ -27,7 +27,6 @@ type sending struct {
 	wanted  []uint64 // chunks, in the order in which they were asked for
 	heard   uint64   // tick of the last word from the peer, of the beginning before there was one
 	offered uint64   // tick of the last offer
-	answers bool     // the peer has asked for a chunk
 }
 
 const (
@@ -159,7 +158,7 @@ func (n *snapshots) fetched(e *snapEvent) {
 		return
 	}
 	t := n.sends[at]
-	t.heard, t.answers = n.store.now.Load(), true
+	t.heard = n.store.now.Load()
 	chunks := t.file.Info().Chunks
 	switch {
 	case m.Reject:
@@ -213,16 +212,33 @@ func (n *snapshots) serve() (did bool) {
 	return did
 }
 
-// tickSend repeats an offer that was lost, and ends a transfer whose peer is
-// silent.
+// tickSend offers again to a peer that is silent, and ends its transfer when it
+// stays so. The offer was lost, or the peer was: one that was restarted has a part
+// of the file, and does not know whom to ask for the rest.
 func (n *snapshots) tickSend(t *sending, now uint64) {
 	election := uint64(n.store.electionTicks())
 	switch {
 	case t.replica.state() != nil || !t.replica.isLeader() || now >= t.heard+sendPatience*election:
 		n.endSend(t, false)
-	case !t.answers && now >= t.offered+election:
-		t.offered = now
-		n.send(t.store, &t.offer)
+	case now >= max(t.heard, t.offered)+election:
+		n.offerAgain(t, now)
+	}
+}
+
+// offerAgain repeats an offer. A peer that knows it already goes on as it did.
+func (n *snapshots) offerAgain(t *sending, now uint64) {
+	t.offered = now
+	n.send(t.store, &t.offer)
+}
+
+// peerUp offers again to a store that can be reached again, once in a tick: its
+// connection may have ended because it was restarted.
+func (n *snapshots) peerUp(store wire.StoreID) {
+	now := n.store.now.Load()
+	for _, t := range n.sends {
+		if t.store == store && t.offered < now {
+			n.offerAgain(t, now)
+		}
 	}
 }
 
