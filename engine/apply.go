@@ -166,7 +166,11 @@ func (a *applier) step() bool {
 		a.task(&a.run.tasks[i])
 	}
 	a.notify()
-	a.out.flush(a.store)
+	if a.store.failure.Load() != nil {
+		a.out.discard() // a store that has failed is silent: origins hear no answer
+	} else {
+		a.out.flush(a.store)
+	}
 	a.store.applied(a.run.bytes)
 	a.run.reset()
 	return true

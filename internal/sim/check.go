@@ -3,6 +3,7 @@ package sim
 import (
 	"errors"
 	"fmt"
+	"sort"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -88,6 +89,8 @@ type model struct {
 	at map[wire.Index]int
 	// floor is how many commands a read that starts now must see.
 	floor int
+	// floors is how floor rose.
+	floors []floorAt
 }
 
 type ballot struct {
@@ -506,7 +509,7 @@ func (k *checker) acknowledged(op *op, result engine.Result) {
 		k.fail(ruleReads, "group %d: command %d took effect as %d of the history, though %d were seen before it was proposed",
 			groupID(op.group), op.id, op.at, op.floor)
 	}
-	model.floor = max(model.floor, op.at+1)
+	k.raise(model, op.at+1)
 }
 
 // read holds the answer to a read against the history: everything that was
@@ -520,7 +523,46 @@ func (k *checker) read(op *op, state machineState) {
 	case state.count > len(model.applied) || state.count > 0 && model.applied[state.count-1].chain != state.chain:
 		k.fail(ruleReads, "group %d: a read on store %d sees %d commands that are not the history's", groupID(op.group), op.site+1, state.count)
 	}
-	model.floor = max(model.floor, state.count)
+	k.raise(model, state.count)
+}
+
+// raise notes that a client knows of the first commands of a history.
+func (k *checker) raise(model *model, floor int) {
+	if floor > model.floor {
+		model.floor = floor
+		model.floors = append(model.floors, floorAt{k.c.now, floor})
+	}
+}
+
+// floorAt is how many commands clients knew of from some moment on.
+type floorAt struct {
+	at    time.Duration
+	floor int
+}
+
+// known returns how many commands clients knew of at a moment.
+func (m *model) known(at time.Duration) int {
+	n := sort.Search(len(m.floors), func(i int) bool { return m.floors[i].at >= at })
+	if n == 0 {
+		return 0
+	}
+	return m.floors[n-1].floor
+}
+
+// readOld holds the answer to a read that may be old against the history: it must
+// be of it, and as young as it says.
+func (k *checker) readOld(op *op, state machineState) {
+	model, s := &k.groups[op.group], k.c.sites[op.site]
+	if state.count > len(model.applied) || state.count > 0 && model.applied[state.count-1].chain != state.chain {
+		k.fail(ruleReads, "group %d: a read on store %d sees %d commands that are not the history's", groupID(op.group), op.site+1, state.count)
+	}
+	if !op.aged {
+		return
+	}
+	if known := model.known(k.c.now - s.tolerated(op.old)); state.count < known {
+		k.fail(ruleReads, "group %d: a read on store %d sees %d commands and calls them at most %v old, though %d were seen by then",
+			groupID(op.group), op.site+1, state.count, op.old, known)
+	}
 }
 
 // audit holds what a replica says of itself against what it said before.

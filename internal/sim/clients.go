@@ -34,6 +34,9 @@ type op struct {
 	turn    uint32
 	site    int    // that it was given to
 	life    uint32 // of that site
+	stale   bool   // a read whose answer may be old
+	aged    bool   // whose age is known:
+	old     time.Duration
 	state   opState
 	floor   int // how many commands were acknowledged or seen before it began
 	at      int // place of the command in the history, -1 for none
@@ -179,12 +182,40 @@ func (c *cluster) read(o *op) {
 		c.answered(o, s.machines[o.group].state, nil)
 		return
 	}
-	err := s.groups[o.group].ReadAsync(o.id, func(value any, err error) { c.answered(o, value, err) })
+	err := c.readAs(o, s)
 	c.trace.mix(o.id<<1 | uint64(b2i(err != nil)))
 	s.poke()
 	if err != nil {
 		c.end(o, opRefused, err)
 	}
+}
+
+// readAs asks in one of the ways in which a client may.
+func (c *cluster) readAs(o *op, s *site) error {
+	r, g := c.clientRandom, s.groups[o.group]
+	if !r.chance(c.background(c.shape.stale)) {
+		return g.ReadAsync(o.id, func(value any, err error) { c.answered(o, value, err) })
+	}
+	o.stale = true
+	if r.chance(0.3) {
+		c.count(readsLocal)
+		return g.ReadLocalAsync(o.id, func(value any, told engine.Staleness, err error) {
+			o.old, o.aged = told.Age, told.Known
+			c.answered(o, value, err)
+		})
+	}
+	most := r.around(time.Second)
+	c.count(readsStale)
+	return g.ReadStaleAsync(o.id, most, func(value any, age time.Duration, err error) {
+		o.old, o.aged = age, true
+		if err == nil && age > most {
+			// No state was young enough, so an index was asked for after the read came,
+			// and getting it took longer than that: this is as good as a read.
+			c.count(readsStaleConfirmed)
+			o.stale = false
+		}
+		c.answered(o, value, err)
+	})
 }
 
 // answered is told the outcome of a read.
@@ -207,7 +238,11 @@ func (c *cluster) answered(o *op, value any, err error) {
 		return
 	}
 	c.trace.mix(state.chain)
-	c.check.read(o, state)
+	if o.stale {
+		c.check.readOld(o, state)
+	} else {
+		c.check.read(o, state)
+	}
 	o.length, o.digest = state.count, state.chain
 	c.end(o, opDone, nil)
 }

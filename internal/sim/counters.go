@@ -37,6 +37,8 @@ const (
 	storms
 	slowDisks
 	fullDisks
+	clockDrifts
+	clockJumps
 	coups
 	openedFull
 	leadersElected
@@ -46,6 +48,9 @@ const (
 	writesTooLarge
 	readsAnswered
 	readsFailed
+	readsStale
+	readsStaleConfirmed
+	readsLocal
 	commandsApplied
 	changesAsked
 	changesMade
@@ -68,8 +73,8 @@ var counterNames = [counters]string{
 	"frames sent", "messages sent", "frames lost", "frames duplicated", "frames reordered", "frames delayed", "frames late", "frames cut",
 	"frames refused", "frames unreceived", "links down", "syncs", "disk errors", "crashes", "crashes in a step",
 	"crashes in recovery", "process kills", "power cuts", "restarts", "clean stops", "pauses", "isolations", "splits",
-	"one-way cuts", "storms", "slow disks", "full disks", "coups", "opens without room", "leaders elected", "writes acknowledged", "writes refused", "writes unknown",
-	"writes too large", "reads answered", "reads failed", "commands applied",
+	"one-way cuts", "storms", "slow disks", "full disks", "clock drifts", "clock jumps", "coups", "opens without room", "leaders elected", "writes acknowledged", "writes refused", "writes unknown",
+	"writes too large", "reads answered", "reads failed", "reads of old states", "old states refreshed", "reads that asked nobody", "commands applied",
 	"member changes asked for", "member changes made", "member changes refused", "member changes unknown", "joint configurations left",
 	"replica ids to be reused", "transfers asked for", "replicas joined", "replicas started by hand", "replicas removed", "starts barred by a tombstone", "groups stopped",
 	"states captured", "states restored",

@@ -24,12 +24,13 @@ const (
 	faultSlowDisk                     // one disk takes long
 	faultDiskError                    // a sync or a write fails, for good
 	faultDiskFull                     // one disk has hardly any room for a while
+	faultClock                        // one clock changes its rate, or jumps
 	faultCoup                         // the next leaders fall soon after their election
 	faultKinds
 )
 
 var faultNames = [faultKinds]string{
-	"crash", "crash-in-step", "kill", "power-cut", "stop", "pause", "isolate", "split", "one-way", "storm", "slow-disk", "disk-error", "disk-full", "coup",
+	"crash", "crash-in-step", "kill", "power-cut", "stop", "pause", "isolate", "split", "one-way", "storm", "slow-disk", "disk-error", "disk-full", "clock", "coup",
 }
 
 func (k faultKind) String() string { return faultNames[k] }
@@ -145,6 +146,14 @@ func (c *cluster) strike(k faultKind) {
 		c.count(fullDisks)
 		s.volume.fill(s.volume.Used() + int64(r.IntN(4<<10))*int64(r.IntN(64)))
 		c.later(lasts, func() { s.volume.fill(0) })
+	case faultClock:
+		if r.chance(0.7) {
+			c.count(clockDrifts)
+			s.clock.drift(r)
+		} else {
+			c.count(clockJumps)
+			s.clock.jump(r)
+		}
 	case faultCoup:
 		c.coups += 1 + r.IntN(6)
 	}

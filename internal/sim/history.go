@@ -41,7 +41,7 @@ func (c *cluster) moment() int64 {
 // writes that no state machine was given are nothing that happened.
 func (c *cluster) tellHistory() {
 	for _, o := range c.ops {
-		if o.read && o.state != opDone || !o.read && o.at < 0 {
+		if o.read && (o.stale || o.state != opDone) || !o.read && o.at < 0 {
 			continue
 		}
 		told := Operation{Group: o.group, Client: -1, Read: o.read, Began: o.began, Ended: o.ended, Digest: o.digest}

@@ -46,6 +46,8 @@ type shape struct {
 	entries   uint64        // between two of them
 	keep      uint64        // entries in front of one
 	heavy     int           // largest filler of one
+	forward   bool          // followers pass proposals on to the leader
+	stale     float64       // share of reads that may be old
 	changes   time.Duration // between two changes of members; zero: none
 	strike    time.Duration
 	weights   [faultKinds]int // of faults that nemesis chooses from
@@ -128,6 +130,13 @@ func drawShape(p Plan) shape {
 	}
 	s.snapshots = r.chance(0.8)
 	s.entries, s.keep, s.heavy = pick(r, uint64(3), 20, 200), pick(r, uint64(1), 10, 100), pick(r, 0, 2000, 50_000)
+	s.forward = r.chance(0.5)
+	s.stale = pick(r, 0, 0.2, 0.5)
+	if r.chance(0.5) {
+		s.tuning.DisableCheckQuorum = false
+		s.tuning.LeaseReads = true
+		s.tuning.MaxClockDrift = pick(r, 5, 10, 20)
+	}
 	if r.chance(0.5) {
 		s.changes = pick(r, time.Duration(100), 500, 3000) * time.Millisecond
 	}
@@ -136,6 +145,9 @@ func drawShape(p Plan) shape {
 		if p.Groups == 0 {
 			s.members = s.members[:min(3, len(s.members))]
 		}
+	}
+	if s.tuning.LeaseReads && s.tuning.Validate() != nil {
+		s.tuning.LeaseReads = false // the election time-out leaves no room for one
 	}
 	if p.Faults >= longFaults {
 		// A long run is for what takes time to come about. It meets as many faults
@@ -162,7 +174,7 @@ func (s *shape) turmoil(r random) {
 	s.delayMin = pick(r, time.Duration(200), 2000, 5000) * time.Microsecond
 	s.weights = [faultKinds]int{}
 	s.weights[faultCoup] = 6
-	for _, k := range []faultKind{faultSlowDisk, faultCrash, faultPause, faultIsolate} {
+	for _, k := range []faultKind{faultSlowDisk, faultCrash, faultPause, faultIsolate, faultClock} {
 		s.weights[k] = 1
 	}
 }
@@ -190,6 +202,12 @@ func (s *shape) String() string {
 		s.delayMin, s.delayMax, s.ordered, s.loss, s.duplicates, s.late, s.syncMin, s.syncMax, s.strike)
 	if s.snapshots {
 		fmt.Fprintf(&b, "; a snapshot every %d entries, %d kept, up to %d bytes;", s.entries, s.keep, s.heavy)
+	}
+	if s.tuning.LeaseReads {
+		fmt.Fprintf(&b, "; leases with clocks that drift by %d %%;", s.tuning.MaxClockDrift)
+	}
+	if s.forward {
+		b.WriteString("; proposals are forwarded;")
 	}
 	if s.changes > 0 {
 		fmt.Fprintf(&b, "; members change every %v;", s.changes)

@@ -16,7 +16,8 @@ type site struct {
 	at     int
 	volume *volume
 	random random
-	tick   time.Duration // clocks of stores differ a little
+	tick   time.Duration // tickers of stores differ a little
+	clock  siteClock
 
 	life      uint32
 	store     *engine.Store // nil while down
@@ -45,6 +46,8 @@ type site struct {
 func newSite(c *cluster, at int) *site {
 	s := &site{c: c, at: at, slow: 1, random: newRandom(c.seed, streamSteps+uint64(groupSpread*(at+1)))}
 	s.tick = c.shape.tick + time.Duration(float64(c.shape.tick)*0.02*(s.random.Float64()-0.5))
+	s.clock = siteClock{c: c, rate: 1}
+	s.clock.drift(s.random)
 	s.volume = newVolume(s)
 	s.kept = make([]*machineState, len(c.shape.members))
 	for g := range s.kept {
@@ -72,7 +75,7 @@ func (s *site) open() {
 		MaxGroupInflightBytes: c.shape.groupBytes, CacheBytes: c.shape.cacheBytes,
 		MaxReceiveBytes: c.shape.receiveBytes, MaxApplyBytes: c.shape.applyBytes,
 		Seed: s.random.Uint64() | 1, SnapshotEntries: c.shape.entries, KeepEntries: c.shape.keep, SnapshotChunkBytes: 1 << 10,
-		Join: s.joins, Events: engine.Events{ReplicaRemoved: s.removed},
+		ForwardProposals: c.shape.forward, Clock: &s.clock, Join: s.joins, Events: engine.Events{ReplicaRemoved: s.removed},
 	})
 	if err != nil {
 		s.stillborn(err)
