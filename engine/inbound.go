@@ -25,7 +25,7 @@ type inbox struct {
 // Messages for groups that do not run here, from members that do not live on the
 // sending store, or to a replica id that is not ours are dropped and counted:
 // raft needs no message to arrive. Some may come from replicas that are no
-// members here, see mayBeStranger.
+// members here, see takesStranger.
 //
 //mr:hotpath
 func (s *Store) HandleFrame(from wire.StoreID, payload []byte) {
@@ -55,7 +55,7 @@ func (s *Store) HandleFrame(from wire.StoreID, payload []byte) {
 		set := r.members.Load()
 		node.stranger = 0
 		at := set.place(node.message.From)
-		if at < 0 && mayBeStranger(node.message.Kind) {
+		if at < 0 && r.takesStranger(from, &node.message) {
 			node.stranger = from
 		} else if at < 0 || set.wire.Members[at].Store != from {
 			s.metrics.strayMessages.Add(1)

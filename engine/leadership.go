@@ -58,6 +58,10 @@ func (g *Group) WaitLeader(ctx context.Context) error {
 // target has no vote in the group, and [ErrTransferFailed] when it does not lead
 // after two election time-outs: it may be out of reach or far behind, and the
 // group goes on under whoever leads. When ctx ends first the transfer goes on.
+//
+// A leader that stays although it was removed ([group.Tuning].StayWhenRemoved) is
+// not told who leads after it: it returns nil when its leadership is over and
+// another term has begun.
 func (g *Group) TransferLeader(ctx context.Context, to wire.ReplicaID) error {
 	return g.order(ctx, transfer{order: orderTransfer, to: to})
 }
@@ -158,6 +162,27 @@ func (t *transfer) failure() error {
 		return ErrCampaignFailed
 	}
 	return ErrTransferFailed
+}
+
+// endTransfers answers the wishes of a replica that turns out to be removed as
+// well as can be known. One that led on after its removal has handed over when
+// somebody has begun a term behind its own; nobody tells it who leads there.
+//
+// REQUIRES: r.role and r.term are those before this turn.
+func (w *worker) endTransfers(r *replica, now uint64) {
+	w.settleTransfers(r, now)
+	if r.role != group.Leader || r.core.Term() == r.term {
+		return
+	}
+	kept := r.transfers[:0]
+	for _, t := range r.transfers {
+		if t.order == orderTransfer {
+			t.done <- nil
+			continue
+		}
+		kept = append(kept, t)
+	}
+	r.transfers = kept
 }
 
 // settleTransfers answers the wishes that came true or took too long, and

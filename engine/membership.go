@@ -18,7 +18,8 @@ type Member = wire.Member
 // Membership is the configuration of a group as one replica has applied it.
 type Membership struct {
 	// Index is the entry that made it, zero for the one the group was started
-	// with. [group.MembershipChange] names it to be refused when it is another.
+	// with. [group.MembershipChange] names it to be refused when it is another; for
+	// zero, with Exact set.
 	Index wire.Index
 	// Members are all replicas with their roles.
 	Members []Member
@@ -297,6 +298,7 @@ func (w *worker) switchMembers(r *replica, m *wire.Membership) {
 		}
 	}
 	r.members.Store(set)
+	r.noteOutside(wire.ReplicaID(r.lead.Load()))
 	if m.Index >= r.switching {
 		r.switching = 0
 	}
@@ -341,6 +343,19 @@ func (r *replica) meet(id wire.ReplicaID, store wire.StoreID) {
 	r.strangers.next = (r.strangers.next + 1) % maxStrangers
 }
 
+// noteOutside remembers where a leader lives that is no member as far as this
+// replica knows: clients are sent there, and its answers are taken.
+func (r *replica) noteOutside(lead wire.ReplicaID) {
+	if lead == 0 || lead == r.self || r.strangers == nil || r.members.Load().place(lead) >= 0 {
+		return
+	}
+	for i := range r.strangers.list {
+		if known := r.strangers.list[i]; known.replica == lead {
+			r.outside.Store(&known)
+		}
+	}
+}
+
 // strangerPeer returns the place of a stranger's store in Store.peers, -1 when
 // it is not known.
 func (s *Store) strangerPeer(r *replica, id wire.ReplicaID) int32 {
@@ -357,15 +372,20 @@ func (s *Store) strangerPeer(r *replica, id wire.ReplicaID) int32 {
 	return -1
 }
 
-// mayBeStranger tells whether a message may come from a replica that is no
-// member as far as the receiver knows: what a member asks that was added since,
-// and what tells this one that it was removed. Answers come from members only.
+// takesStranger tells whether a message may come from a replica that is no member
+// as far as the receiver knows. Leaders and candidates may have been added since,
+// and who is removed hears it from whoever knows. What only the leader says comes
+// from a leader that was met before; a chunk of a snapshot is held against the
+// transfer that it belongs to. All other kinds come from members only.
 //
 //mr:hotpath
-func mayBeStranger(k wire.MessageKind) bool {
-	switch k {
-	case wire.Vote, wire.PreVote, wire.Removed, wire.Append, wire.Heartbeat, wire.Snapshot, wire.TimeoutNow, wire.Confirm, wire.SnapshotChunk:
+func (r *replica) takesStranger(from wire.StoreID, m *wire.Message) bool {
+	switch m.Kind {
+	case wire.Vote, wire.PreVote, wire.Removed, wire.Append, wire.Heartbeat, wire.Snapshot, wire.Confirm, wire.SnapshotChunk:
 		return true
+	case wire.TimeoutNow, wire.ReadIndexResponse, wire.ProposeResponse:
+		out := r.outside.Load()
+		return out != nil && out.replica == m.From && out.store == from
 	}
 	return false
 }

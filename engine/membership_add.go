@@ -34,7 +34,12 @@ func (g *Group) AddLearner(ctx context.Context, m Member) (Member, error) {
 // ReplaceReplica is AddReplica, except that the new voter takes the place of
 // another member: the number of voters is the same before and after, and in
 // between both the old ones and the new ones decide. The replica that goes may be
-// dead, or the leader.
+// dead, or the leader. One that has gone before counts as replaced; an id that was
+// never given is refused with [group.ReasonUnknown].
+//
+// The new voter is on another store than the old one, as a store has one replica
+// of a group at most. When a member has lost its disk and is to come back on the
+// same store, call RemoveReplica, then AddReplica.
 func (g *Group) ReplaceReplica(ctx context.Context, old wire.ReplicaID, m Member) (Member, error) {
 	if old == 0 {
 		return Member{}, g.wrap(&group.MembershipError{Reason: group.ReasonZeroID})
@@ -63,6 +68,9 @@ func (g *Group) bring(ctx context.Context, m Member, role wire.MemberRole, old w
 			return Member{}, err
 		}
 		now := g.Membership()
+		if old > now.MaxReplica {
+			return Member{}, g.wrap(&group.MembershipError{Reason: group.ReasonUnknown, Replica: old, Index: now.Index})
+		}
 		at := -1
 		for i := range now.Members {
 			if now.Members[i].Store == m.Store {
@@ -98,9 +106,10 @@ func (g *Group) bringIn(ctx context.Context, m Member, now *Membership) error {
 		m.Replica = now.MaxReplica + 1
 	}
 	_, err := g.request(ctx, &memberRequest{
-		change:  group.MembershipChange{Changes: []group.Change{{Op: group.AddLearner, Replica: m.Replica, Store: m.Store}}},
-		base:    now.Index,
-		exact:   true,
+		change: group.MembershipChange{
+			Changes: []group.Change{{Op: group.AddLearner, Replica: m.Replica, Store: m.Store}},
+			IfIndex: now.Index, Exact: true,
+		},
 		patient: true, final: true,
 	})
 	if err == nil {
@@ -112,7 +121,7 @@ func (g *Group) bringIn(ctx context.Context, m Member, now *Membership) error {
 // bringUp waits until a learner has caught up, and makes it a voter; old goes
 // in the same step.
 func (g *Group) bringUp(ctx context.Context, have Member, old wire.ReplicaID, now *Membership) error {
-	var change group.MembershipChange
+	change := group.MembershipChange{IfIndex: now.Index, Exact: true}
 	if have.Role&wire.Voter == 0 {
 		if _, err := g.request(ctx, &memberRequest{caughtUp: have.Replica}); err != nil {
 			return err
@@ -122,7 +131,7 @@ func (g *Group) bringUp(ctx context.Context, have Member, old wire.ReplicaID, no
 	if now.place(old) >= 0 {
 		change.Changes = append(change.Changes, group.Change{Op: group.Remove, Replica: old})
 	}
-	_, err := g.request(ctx, &memberRequest{change: change, base: now.Index, exact: true, patient: true, final: true})
+	_, err := g.request(ctx, &memberRequest{change: change, patient: true, final: true})
 	if err == nil {
 		g.log("replica is a voter", have)
 	}

@@ -23,10 +23,6 @@ type memberRequest struct {
 	// caughtUp waits until this member's log is close to the leader's, instead of
 	// change.
 	caughtUp wire.ReplicaID
-	// base must be the index of the membership in force, if exact is set. Unlike
-	// IfIndex of the change it may be zero.
-	base  wire.Index
-	exact bool
 	// patient waits while another change is on its way.
 	patient bool
 	// final waits until a joint configuration is left, too.
@@ -154,8 +150,6 @@ func (w *worker) runChanges(r *replica, now uint64) {
 			return false, context.Canceled // nobody listens
 		case q.caughtUp != 0:
 			return w.awaitCatchUp(r, q, now)
-		case q.exact && q.base != r.core.Members().Index:
-			err = &group.MembershipError{Reason: group.ReasonStale, Index: r.core.Members().Index}
 		case q.leave:
 			q.index, _, err = r.core.LeaveJoint()
 		default:

@@ -27,7 +27,7 @@ type fleet struct {
 	requests []engine.JoinRequest
 }
 
-func newFleet(t testing.TB, stores wire.StoreID) *fleet {
+func newFleet(t testing.TB, stores wire.StoreID, more ...func(*engine.Config)) *fleet {
 	f := &fleet{ledgers: map[wire.StoreID]*ledger{}, removed: map[wire.ReplicaID]bool{}}
 	f.cluster = newCluster(t, func(cfg *engine.Config) {
 		id := cfg.ID
@@ -45,6 +45,9 @@ func newFleet(t testing.TB, stores wire.StoreID) *fleet {
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			f.removed[err.Replica] = true
+		}
+		for _, change := range more {
+			change(cfg)
 		}
 	})
 	for id := wire.StoreID(4); id <= stores; id++ {
@@ -420,6 +423,11 @@ func TestAddReplicaGoesOn(t *testing.T) {
 	refused(t, err, group.ReasonSameStore)
 	_, err = g.ReplaceReplica(f.ctx(), 0, engine.Member{Store: 3})
 	refused(t, err, group.ReasonZeroID)
+	_, err = g.ReplaceReplica(f.ctx(), 1234, engine.Member{Store: 3})
+	refused(t, err, group.ReasonUnknown)
+	if m := g.Membership(); len(m.Members) != 2 {
+		t.Errorf("a replacement for nobody has changed the members to %+v", m)
+	}
 	refused(t, g.RemoveReplica(f.ctx(), 7), group.ReasonUnknown)
 	f.mu.Lock()
 	f.joinErr = nil

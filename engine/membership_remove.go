@@ -29,6 +29,7 @@ func (w *worker) noteRemoved(r *replica, now uint64) {
 	removed := &ReplicaRemovedError{Group: r.id, Replica: r.self}
 	r.removed.Store(removed)
 	r.leaveAt = now + uint64(lingerElections*s.electionTicks())
+	w.endTransfers(r, now)
 	w.endWaiting(r, removed)
 	r.setLeader(wire.ReplicaID(r.lead.Load()), true) // who waits for a leader waits in vain
 	q := &w.apply[r.applier.at]

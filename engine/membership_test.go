@@ -55,13 +55,16 @@ func TestChangeMembers(t *testing.T) {
 	g := c.startAlone(1)
 	c.propose(1, "a")
 	c.propose(1, "b")
-	m, err := g.ChangeMembers(c.ctx(), group.MembershipChange{Changes: []group.Change{{Op: group.AddLearner, Replica: 2, Store: 2}}})
+	m, err := g.ChangeMembers(c.ctx(), group.MembershipChange{Exact: true, Changes: []group.Change{{Op: group.AddLearner, Replica: 2, Store: 2}}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if want := fmt.Sprint([]engine.Member{{Replica: 1, Store: 1, Role: wire.Voter}, {Replica: 2, Store: 2, Role: wire.Learner}}); fmt.Sprint(m.Members) != want || m.Index == 0 || m.Joint {
 		t.Fatalf("membership %+v, want members %v", m, want)
 	}
+	// The membership that a group begins with can be named as well.
+	_, err = g.ChangeMembers(c.ctx(), group.MembershipChange{Exact: true, Changes: []group.Change{{Op: group.AddVoter, Replica: 2}}})
+	refused(t, err, group.ReasonStale)
 	c.join(2, 1, 2)
 	if _, err = g.ChangeMembers(c.ctx(), group.MembershipChange{
 		IfIndex: m.Index,

@@ -38,6 +38,9 @@ type replica struct {
 	// lead is the leader, 0 when unknown. Written by the worker, read by
 	// proposers.
 	lead atomic.Uint64
+	// outside is the last leader that was no member here any more, or not yet: one
+	// that stays when it is removed, or that is about to go. Written by the worker.
+	outside atomic.Pointer[stranger]
 	// published is the term, stored by the worker before anything that the replica
 	// says in it leaves. Read by HandleFrame.
 	published atomic.Uint64
@@ -139,13 +142,19 @@ const (
 // isLeader tells whether this replica led its group after its last turn.
 func (r *replica) isLeader() bool { return wire.ReplicaID(r.lead.Load()) == r.self }
 
-// leader returns the leader known after the last turn, zero when unknown. Of one
-// that is no member here yet only the replica is known.
+// leader returns the leader known after the last turn, zero when unknown. One that
+// is no member, here or any more, has no role.
 func (r *replica) leader() Member {
 	lead := wire.ReplicaID(r.lead.Load())
 	set := r.members.Load()
 	if at := set.place(lead); at >= 0 {
 		return set.wire.Members[at]
+	}
+	if lead == r.self {
+		return Member{Replica: lead, Store: r.store.cfg.ID}
+	}
+	if out := r.outside.Load(); out != nil && out.replica == lead {
+		return Member{Replica: lead, Store: out.store}
 	}
 	return Member{Replica: lead}
 }

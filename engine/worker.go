@@ -404,6 +404,7 @@ func (w *worker) noteChanges(r *replica) {
 	}
 	role, term := core.Role(), core.Term()
 	if lead := core.Leader(); lead != wire.ReplicaID(r.lead.Load()) {
+		r.noteOutside(lead)
 		r.setLeader(lead, false)
 		s.leaderChanged(r)
 	}

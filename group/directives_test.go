@@ -170,11 +170,11 @@ func (s *scenario) propose(cmd command) {
 
 // change proposes another membership; stores have the ids of their replicas.
 //
-//	change 1 voters=(4,5) learners=(6) remove=(2) joint explicit if=7
+//	change 1 voters=(4,5) learners=(6) remove=(2) joint explicit if=7 exact
 //	----
 //	8/2
 func (s *scenario) change(cmd command) {
-	c := MembershipChange{IfIndex: wire.Index(s.keyedNumber(cmd, "if", 0)), Joint: slices.Contains(cmd.args, "joint")}
+	c := MembershipChange{IfIndex: wire.Index(s.keyedNumber(cmd, "if", 0)), Joint: slices.Contains(cmd.args, "joint"), Exact: slices.Contains(cmd.args, "exact")}
 	if slices.Contains(cmd.args, "explicit") {
 		c.Leave = LeaveExplicit
 	}

@@ -50,6 +50,9 @@ type MembershipChange struct {
 	Joint bool
 	// IfIndex, unless zero, must be the Index of the membership in force.
 	IfIndex wire.Index
+	// Exact has IfIndex checked when it is zero, too: that is the Index of the
+	// membership that a group begins with.
+	Exact bool
 }
 
 // MembershipReason is why a membership change was refused.
@@ -148,7 +151,7 @@ func (c *MembershipChange) applyTo(m *wire.Membership) (*wire.Membership, error)
 		return nil, &MembershipError{Reason: reason, Replica: r, Index: m.Index}
 	}
 	switch {
-	case c.IfIndex != 0 && c.IfIndex != m.Index:
+	case (c.IfIndex != 0 || c.Exact) && c.IfIndex != m.Index:
 		return refuse(ReasonStale, 0)
 	case isJoint(m):
 		return refuse(ReasonJoint, 0)
