@@ -127,7 +127,8 @@ type snapCluster struct {
 	// pass decides about each message on its way, and may change it; nil: all
 	// pass.
 	pass   func(from, to wire.StoreID, m *wire.Message) bool
-	chunks int // snapshot chunks with content that were delivered
+	slow   *slowLink // one way between two stores; nil: all are as fast as steps
+	chunks int       // snapshot chunks with content that were delivered
 	count  tally
 	sent   int
 }
@@ -142,10 +143,45 @@ func (e *placeEnd) Close() error                    { return nil }
 func (e *placeEnd) Stats() transport.Stats          { return transport.Stats{} }
 func (e *placeEnd) Buffer() []byte                  { return nil }
 
-func (e *placeEnd) Send(to wire.StoreID, _ wire.Lane, payload []byte) error {
+func (e *placeEnd) Send(to wire.StoreID, lane wire.Lane, payload []byte) error {
 	peer := e.c.places[to-1]
-	peer.inbox = append(peer.inbox, relayFrame{from: e.c.places[e.at].id, payload: append([]byte(nil), payload...)})
+	frame := relayFrame{from: e.c.places[e.at].id, payload: append([]byte(nil), payload...)}
+	if l := e.c.slow; l != nil && l.from == frame.from && l.to == to {
+		l.push(lane, frame)
+		return nil
+	}
+	peer.inbox = append(peer.inbox, frame)
 	return nil
+}
+
+// slowLink lets so many bytes pass in a tick, those of the urgent lane first.
+type slowLink struct {
+	from, to wire.StoreID
+	perTick  int
+	oneLane  bool // nothing is urgent
+	lanes    [wire.LaneCount][]relayFrame
+	left     int // bytes that may pass, less than none after a large frame
+}
+
+func (l *slowLink) push(lane wire.Lane, frame relayFrame) {
+	if l.oneLane {
+		lane = wire.Bulk
+	}
+	l.lanes[lane] = append(l.lanes[lane], frame)
+}
+
+// tick delivers what has passed.
+func (l *slowLink) tick(c *snapCluster) {
+	l.left = min(l.left+l.perTick, l.perTick)
+	to := c.places[l.to-1]
+	for lane := range l.lanes {
+		for len(l.lanes[lane]) > 0 && l.left > 0 {
+			frame := l.lanes[lane][0]
+			l.lanes[lane] = l.lanes[lane][1:]
+			l.left -= len(frame.payload)
+			to.inbox = append(to.inbox, frame)
+		}
+	}
 }
 
 func newSnapCluster(t testing.TB, stores int, groups []wire.GroupID, change func(*engine.Config)) *snapCluster {
@@ -301,6 +337,9 @@ func (c *snapCluster) tick(n int) {
 			if p.steps != nil {
 				p.steps.Tick()
 			}
+		}
+		if c.slow != nil {
+			c.slow.tick(c)
 		}
 		c.settle()
 	}

@@ -23,7 +23,9 @@ type receiving struct {
 	part    *snapfile.Part
 	resumed bool
 	asked   [snapfile.Window]uint64 // tick in which a chunk was asked for plus one, by number modulo its length
-	heard   uint64                  // tick of the last chunk
+	heard   uint64                  // tick of the last word from the sender
+	arrived uint64                  // tick of the last chunk, of the beginning before there was one
+	gap     uint64                  // ticks between it and the one before
 }
 
 const (
@@ -32,6 +34,9 @@ const (
 	fetchWindow = 8
 	// receivePatience is for how many election time-outs a sender may be silent.
 	receivePatience = 10
+	// maxAskPatience is for how many election time-outs a chunk is waited for, at
+	// most, before it is asked for again.
+	maxAskPatience = 4
 )
 
 const _ = uint(snapfile.Window - fetchWindow)
@@ -93,7 +98,7 @@ func (n *snapshots) offered(e *snapEvent) {
 	}
 	n.parts[r.id] = name
 	n.receives = append(n.receives, &receiving{
-		replica: r, from: e.peer, store: store, context: m.Context, info: info, part: part, heard: now,
+		replica: r, from: e.peer, store: store, context: m.Context, info: info, part: part, heard: now, arrived: now,
 	})
 }
 
@@ -123,7 +128,8 @@ func (n *snapshots) chunk(e *snapEvent) {
 	case err != nil:
 		n.abandon(t, err)
 	default:
-		t.heard = n.store.now.Load()
+		now := n.store.now.Load()
+		t.heard, t.gap, t.arrived = now, now-t.arrived, now
 	}
 }
 
@@ -150,11 +156,17 @@ func (n *snapshots) receive() (did bool) {
 }
 
 // fetch asks for the chunks that are missing next and not on their way.
+//
+// One that does not come is asked for again when nothing has come for an election
+// time-out, or for twice the time between the last two. Its own age alone says
+// nothing: on a link that a window of chunks fills for longer than that, all would
+// be asked for, and sent, again and again, and each time later.
 func (n *snapshots) fetch(t *receiving) (did bool) {
-	now := n.store.now.Load()
+	now, election := n.store.now.Load(), uint64(n.store.electionTicks())
+	patience := min(max(election, 2*t.gap), maxAskPatience*election)
 	for chunk := t.part.Next(); chunk < min(t.part.Next()+fetchWindow, t.info.Chunks); chunk++ {
 		asked := &t.asked[chunk%snapfile.Window]
-		if t.part.Has(chunk) || *asked != 0 && now+1 < *asked+uint64(n.store.electionTicks()) {
+		if t.part.Has(chunk) || *asked != 0 && now < max(*asked-1, t.arrived)+patience {
 			continue
 		}
 		if !n.recvRate.take(t.info.RecordBytes(chunk)) {
