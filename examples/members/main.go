@@ -1,6 +1,7 @@
 // Command members grows a group from one store to three, replaces one of them,
 // and shrinks the group again, while it counts. Stores start the replicas that
-// they are given by themselves.
+// they are given by themselves, and get the count from a snapshot: the log, of
+// which little is kept, does not begin with the first entry any more.
 package main
 
 import (
@@ -8,6 +9,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log"
 	"os"
 	"path/filepath"
@@ -50,6 +52,17 @@ func run(dir string) (err error) {
 	}); err != nil {
 		return err
 	}
+	// It counts, and its log is compacted. That would happen by itself after
+	// Config.SnapshotEntries.
+	if err := c.onLeader(ctx, func(g *engine.Group) error {
+		if err := count(ctx, g, 1000); err != nil {
+			return err
+		}
+		_, err := g.Snapshot(ctx)
+		return err
+	}); err != nil {
+		return err
+	}
 	for _, step := range []struct {
 		what string
 		do   func(leader *engine.Group) error
@@ -66,11 +79,11 @@ func run(dir string) (err error) {
 		if err := c.onLeader(ctx, step.do); err != nil {
 			return fmt.Errorf("%s: %w", step.what, err)
 		}
-		var count uint64
+		var counted uint64
 		var members []engine.Member
 		if err := c.onLeader(ctx, func(g *engine.Group) error {
 			result, err := g.Propose(ctx, []byte("count"))
-			count, members = result.Value, g.Membership().Members
+			counted, members = result.Value, g.Membership().Members
 			return err
 		}); err != nil {
 			return fmt.Errorf("%s: count: %w", step.what, err)
@@ -80,12 +93,26 @@ func run(dir string) (err error) {
 			stores = append(stores, m.Store)
 		}
 		slices.Sort(stores)
-		fmt.Printf("%-25s the group is on stores %v and has counted %d\n", step.what+":", stores, count)
+		fmt.Printf("%-25s the group is on stores %v and has counted %d\n", step.what+":", stores, counted)
+	}
+	for _, store := range c.stores[1:] {
+		if store.Metrics().SnapshotsInstalled == 0 {
+			return fmt.Errorf("store %d has joined without a snapshot", store.ID())
+		}
 	}
 	return nil
 }
 
-// counter is the state machine.
+// count proposes n commands together.
+func count(ctx context.Context, g *engine.Group, n int) error {
+	var batch engine.Batch
+	for range n {
+		batch.Add(g, []byte("count"))
+	}
+	return errors.Join(g.Store().ProposeBatch(&batch), batch.Wait(ctx), batch.Err())
+}
+
+// counter is the state machine. It makes snapshots of its count.
 type counter struct{ n uint64 }
 
 func (c *counter) Apply(entries []engine.Entry) error {
@@ -98,6 +125,18 @@ func (c *counter) Apply(entries []engine.Entry) error {
 
 func (c *counter) Query(any) (any, error) { return c.n, nil }
 
+func (c *counter) Snapshot() (io.WriterTo, error) { return &counter{c.n}, nil }
+
+func (c *counter) WriteTo(w io.Writer) (int64, error) {
+	n, err := fmt.Fprintln(w, c.n)
+	return int64(n), err
+}
+
+func (c *counter) Restore(_ wire.Index, r io.Reader) error {
+	_, err := fmt.Fscanln(r, &c.n)
+	return err
+}
+
 // cluster is four stores of one process, as four processes would run one each.
 type cluster struct {
 	stores []*engine.Store
@@ -107,6 +146,7 @@ type cluster struct {
 func (c *cluster) open(id wire.StoreID, dir string) error {
 	store, err := engine.Open(engine.Config{
 		Cluster: 7, ID: id, Dir: dir, Listen: "127.0.0.1:0",
+		KeepEntries: 10, // in the log in front of a snapshot; the default is meant for real ones
 		// Called when a replica was added here.
 		Join: func(engine.JoinRequest) (engine.GroupConfig, error) {
 			return engine.GroupConfig{StateMachine: &counter{}}, nil
