@@ -262,8 +262,8 @@ type GroupConfig struct {
 	// Snapshot names a file that [Group.ExportSnapshot] wrote, of this group or of
 	// any other, in this cluster or another. A group that is not stored yet then
 	// begins with that state, and with Members, which must be given the same file
-	// on all stores. When the group is stored already it is not looked at. With Join
-	// it must be left out.
+	// on all stores. It must be left out when the group is stored already, and with
+	// Join.
 	Snapshot string
 	// SnapshotEntries, SnapshotBytes and KeepEntries take the place of those of the
 	// store, unless they are zero.

@@ -10,9 +10,10 @@ import (
 var (
 	// ErrClosed answers calls on a store that is closed or closing.
 	ErrClosed = errors.New("store is closed")
-	// ErrUnknownGroup answers calls that name a group the store does not run.
+	// ErrUnknownGroup answers calls that name a group the store does not run, and
+	// RemoveGroup for one that it does not hold.
 	ErrUnknownGroup = errors.New("unknown group")
-	// ErrGroupExists answers StartGroup for a group that already runs.
+	// ErrGroupExists answers StartGroup and RemoveGroup for a group that runs.
 	ErrGroupExists = errors.New("group runs already")
 	// ErrStored says why a replica that was added is not joined: the store holds
 	// one of its group that nobody has started.

@@ -198,16 +198,22 @@ func (r *replica) agree(ctx context.Context, cfg *GroupConfig) (d descriptor, is
 		case d.gone() && (!cfg.Join || cfg.Replica <= d.Replica):
 			return d, false, &ReplicaRemovedError{Group: r.id, Replica: d.Replica}
 		case d.gone():
-			return joinDescriptor(cfg.Replica), true, nil
+			return joinDescriptor(cfg.Replica, d.Replica), true, nil
+		case cfg.Snapshot != "":
+			return fault("Snapshot", cfg.Snapshot, "must be left out when the group is stored")
 		case cfg.Replica != 0 && cfg.Replica != d.Replica:
 			return fault("Replica", cfg.Replica, fmt.Sprintf("must be the stored one, %d", d.Replica))
 		case d.members.Index == 0 && !d.joining() && len(cfg.Members) > 0 && !slices.Equal(startMembership(cfg.Members).Members, d.members.Members):
 			return fault("Members", fmt.Sprintf("%+v", cfg.Members), fmt.Sprintf("must be the stored ones, %+v", d.members.Members))
+		case d.joining() && len(cfg.Members) > 0 && !slices.ContainsFunc(cfg.Members, func(m Member) bool {
+			return m.Replica == d.Replica && m.Store == r.store.cfg.ID
+		}):
+			return fault("Members", fmt.Sprintf("%+v", cfg.Members), fmt.Sprintf("must have the stored replica %d on this store", d.Replica))
 		}
 		return d, false, nil
 	}
 	if cfg.Join {
-		return joinDescriptor(cfg.Replica), true, nil
+		return joinDescriptor(cfg.Replica, 0), true, nil
 	}
 	if len(cfg.Members) == 0 {
 		return fault("Members", "none", "must be given when the group is not stored yet")
@@ -224,11 +230,13 @@ func (r *replica) agree(ctx context.Context, cfg *GroupConfig) (d descriptor, is
 	return d, true, nil
 }
 
-// joinDescriptor describes a replica that was added to a running group.
-func joinDescriptor(replica wire.ReplicaID) descriptor {
+// joinDescriptor describes a replica that was added to a running group. Its
+// membership, of which it has yet to hear, keeps the id in the tombstone that it
+// takes the place of, zero when there was none.
+func joinDescriptor(replica, buried wire.ReplicaID) descriptor {
 	return descriptor{
 		Descriptor: wire.Descriptor{Replica: replica, State: wire.Joining},
-		members:    &wire.Membership{MaxReplica: replica},
+		members:    &wire.Membership{MaxReplica: buried},
 	}
 }
 

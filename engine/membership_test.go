@@ -143,6 +143,90 @@ func TestGroupConfigOfMembers(t *testing.T) {
 	}
 }
 
+// What was started by mistake can be taken back, and the right replica started in
+// its place, as long as the wrong one has promised nothing.
+func TestRemoveGroup(t *testing.T) {
+	c := newCluster(t, nil)
+	g := c.startAlone(1)
+	c.propose(1, "a")
+	store := c.stores[3]
+	if err := store.RemoveGroup(c.ctx(), 1); !errors.Is(err, engine.ErrUnknownGroup) {
+		t.Errorf("remove what is not stored: %v, want ErrUnknownGroup", err)
+	}
+	if m, err := g.AddLearner(c.ctx(), engine.Member{Replica: 3, Store: 3}); err != nil || m.Replica != 3 {
+		t.Fatalf("added %+v, %v", m, err)
+	}
+	c.join(3, 1, 7) // should have been 3
+	if err := store.RemoveGroup(c.ctx(), 1); !errors.Is(err, engine.ErrGroupExists) {
+		t.Errorf("remove what runs: %v, want ErrGroupExists", err)
+	}
+	stop := func() {
+		t.Helper()
+		if err := store.StopGroup(c.ctx(), 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start := func(cfg engine.GroupConfig) error {
+		cfg.ID, cfg.StateMachine = 1, &ledger{}
+		_, err := store.StartGroup(c.ctx(), cfg)
+		return err
+	}
+	stop()
+	var fault *engine.ConfigError
+	if err := start(engine.GroupConfig{Join: true, Replica: 3}); !errors.As(err, &fault) || fault.Field != "Replica" {
+		t.Errorf("start of another replica than the stored one: %v, want a ConfigError about Replica", err)
+	}
+	if err := start(engine.GroupConfig{Members: threeMembers}); !errors.As(err, &fault) || fault.Field != "Members" {
+		t.Errorf("members with another replica here than the stored one: %v, want a ConfigError about Members", err)
+	}
+	if err := start(engine.GroupConfig{Snapshot: "export"}); !errors.As(err, &fault) || fault.Field != "Snapshot" {
+		t.Errorf("a snapshot for a stored group: %v, want a ConfigError about Snapshot", err)
+	}
+	if err := store.RemoveGroup(c.ctx(), 1); err != nil {
+		t.Fatal(err)
+	}
+	c.close(3)
+	store = c.open(3)
+	if stored, err := store.Stored(); err != nil || len(stored) > 0 {
+		t.Fatalf("stored are %+v, %v", stored, err)
+	}
+	c.join(3, 1, 3)
+	c.until("the right replica follows", func() bool { return fmt.Sprint(c.machines[3][1].snapshot()) == "[a]" })
+
+	// It has answered now, so its id is not used again.
+	stop()
+	for range 2 {
+		if err := store.RemoveGroup(c.ctx(), 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var removed *engine.ReplicaRemovedError
+	for name, cfg := range map[string]engine.GroupConfig{
+		"join": {Join: true, Replica: 3}, "members": {Members: threeMembers}, "nothing": {},
+	} {
+		if err := start(cfg); !errors.As(err, &removed) || removed.Replica != 3 {
+			t.Errorf("start with %s: %v, want a ReplicaRemovedError", name, err)
+		}
+	}
+	// A mistake in front of the tombstone leaves it there.
+	c.join(3, 1, 9)
+	stop()
+	if err := store.RemoveGroup(c.ctx(), 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := start(engine.GroupConfig{Members: threeMembers}); !errors.As(err, &removed) || removed.Replica != 3 {
+		t.Errorf("start behind a mistake: %v, want a ReplicaRemovedError of replica 3", err)
+	}
+	if err := g.RemoveReplica(c.ctx(), 3); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := g.AddLearner(c.ctx(), engine.Member{Store: 3}); err != nil || m.Replica != 4 {
+		t.Fatalf("added %+v, %v", m, err)
+	}
+	c.join(3, 1, 4)
+	c.until("the next replica follows", func() bool { return fmt.Sprint(c.machines[3][1].snapshot()) == "[a]" })
+}
+
 // A group may begin with learners; they follow and are never handed the lead.
 func TestGroupBeginsWithALearner(t *testing.T) {
 	c := newCluster(t, nil)

@@ -278,7 +278,7 @@ func (n *snapshots) handle(e *snapEvent) {
 	case snapDiscard:
 		n.discard(snapfile.Name{Group: e.group, Index: e.index})
 	case snapForget:
-		n.forgetParts(e.replica)
+		n.forgetParts(e.group, e.replica)
 	case snapPeerUp:
 		n.peerUp(e.store)
 	}
@@ -456,24 +456,24 @@ func (n *snapshots) discard(name snapfile.Name) {
 // REQUIRES: no other replica of the group can begin here yet.
 func (n *snapshots) forget(r *replica) {
 	n.forgetFiles(r.id)
-	n.post(snapEvent{kind: snapForget, replica: r})
+	n.post(snapEvent{kind: snapForget, group: r.id, replica: r})
 }
 
-// forgetParts removes what a replica was receiving, unless its successor is at it
-// by now.
-func (n *snapshots) forgetParts(r *replica) {
+// forgetParts removes what a replica of a group was receiving, unless its successor
+// is at it by now. No replica stands for any that has stopped.
+func (n *snapshots) forgetParts(id wire.GroupID, r *replica) {
 	for _, t := range n.receives {
-		if t.replica.id != r.id {
+		if t.replica.id != id {
 			continue
 		}
-		if t.replica != r {
+		if t.replica != r && (r != nil || t.replica.state() == nil) {
 			return
 		}
 		n.endReceive(t, false)
 		break
 	}
-	if name, ok := n.parts[r.id]; ok {
-		delete(n.parts, r.id)
+	if name, ok := n.parts[id]; ok {
+		delete(n.parts, id)
 		n.note("remove a part of a snapshot", name, n.dir.RemovePart(name))
 	}
 }

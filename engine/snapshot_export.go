@@ -58,7 +58,7 @@ func (c *contextWriter) Write(b []byte) (int, error) {
 // snapshot. What is left of a beginning that a crash interrupted is dropped.
 func (s *Store) beginNew(ctx context.Context, r *replica, cfg *GroupConfig, d *descriptor) (wire.Index, error) {
 	s.snaps.forgetFiles(r.id)
-	if r.log.First() > 1 || r.log.Last() > 0 || r.log.HardState() != (wire.HardState{}) {
+	if !isBlank(r.log) {
 		if err := s.persist(ctx, func(b *raftlog.Batch) { b.Remove(r.log) }); err != nil {
 			return 0, err
 		}

@@ -603,8 +603,12 @@ func TestCrashAtEveryCallOfAnImport(t *testing.T) {
 			e := newSnapCluster(t, 1, nil, nil)
 			e.places[0].fs = picture
 			e.mustOpen(0)
-			cfg.StateMachine = e.machine(e.places[0], 50)
-			if _, err := e.places[0].store.StartGroup(t.Context(), cfg); err != nil {
+			again := cfg
+			again.StateMachine = e.machine(e.places[0], 50)
+			if stored, err := e.places[0].store.Stored(); err != nil || len(stored) > 0 {
+				again.Snapshot = ""
+			}
+			if _, err := e.places[0].store.StartGroup(t.Context(), again); err != nil {
 				t.Fatalf("call %d, picture %d: %v", call, i, err)
 			}
 			e.groups = []wire.GroupID{50}
