@@ -15,7 +15,9 @@ import (
 //
 // A heartbeat bears the tick in which it left, and so does its answer; the lease
 // counts from the tick of heartbeats that a quorum has answered, not from that of
-// the answers. Ticks are whole: what happened in tick t may have happened anywhere
+// the answers. A voter that starts again knows by its stored term that it may have
+// promised: until the term of the leader is durable, answers bear no tick and so
+// grant nothing (G16). Ticks are whole: what happened in tick t may have happened anywhere
 // within it, which costs one tick on either side. Nothing but the answer to a
 // heartbeat counts, because nothing else makes a voter promise.
 //

@@ -236,7 +236,9 @@ func (g *Group) takeAfter(rd *Ready) {
 		g.put(&rd.After, wire.AppendResponse, g.lead).Index = g.verified
 		g.answered = g.verified
 	}
-	rd.Quiet = !g.owesVote && !g.refuses() && !g.HoldsCommitted() && g.verified <= max(g.log.durable, g.answered)
+	// With the hard state, answers wait that are owed by then: a vote, and what is
+	// said in a new term about entries that are durable.
+	rd.Quiet = !rd.SyncHardState && !g.HoldsCommitted() && g.verified <= max(g.log.durable, g.answered)
 }
 
 // Persisted takes the acknowledgement that a Ready is durable. Acknowledgements
@@ -327,7 +329,10 @@ func (g *Group) mayAnswer() bool {
 func (g *Group) takeAnswers(rd *Ready) {
 	if g.role == Follower && g.lead != 0 {
 		if g.owesBeat {
-			g.put(&rd.Messages, wire.HeartbeatResponse, g.lead).Context = g.beatContext
+			m := g.put(&rd.Messages, wire.HeartbeatResponse, g.lead)
+			if g.hardDurable() {
+				m.Context = g.beatContext // G16
+			}
 			g.owesBeat = false
 		}
 		if g.owesAck && g.mayLeave(wire.AppendResponse) {

@@ -58,7 +58,7 @@ func (g *Group) handOver(to wire.ReplicaID) {
 	h := &g.leading.handover
 	switch to {
 	case g.self:
-		h.target, h.due = 0, false
+		g.endHandOver()
 	case h.target: // on its way, and its time runs
 	default:
 		h.target, h.due = to, true
@@ -113,8 +113,16 @@ func (g *Group) takeOrder(rd *Ready) {
 func (g *Group) tickTransfer() {
 	h := &g.leading.handover
 	if h.target != 0 && g.now >= h.endAt {
-		h.target, h.due = 0, false
+		g.endHandOver()
 	}
+}
+
+// endHandOver goes on leading. A joint configuration that was applied meanwhile
+// could not be left, and nothing else need ever happen that makes up for it.
+func (g *Group) endHandOver() {
+	h := &g.leading.handover
+	h.target, h.due = 0, false
+	g.leaveByItself()
 }
 
 // followerTimeoutNow campaigns because the leader hands over; at once, or when
