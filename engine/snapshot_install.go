@@ -22,8 +22,8 @@ import (
 // start finishes the install from:
 //
 //	loop:    the file is whole and durable under its name
-//	turn:    the core agrees; one log batch has the membership and the restart of
-//	         the log behind the snapshot. The core is left alone from here on
+//	turn:    the core agrees; one log batch has the restart of the log behind the
+//	         snapshot and the membership. The core is left alone from here on
 //	applier: once that is durable, and all before is applied, the machine takes
 //	         the state, on a goroutine of its own
 //	turn:    the core goes on from the snapshot
@@ -89,11 +89,14 @@ func (w *worker) beginInstall(r *replica, in *install) (begun bool) {
 		w.store.snaps.post(snapEvent{kind: snapDiscard, group: r.id, index: in.info.Index})
 		return false
 	}
+	// The restart stands first: a start that finds it without the members has them
+	// from the file, but members without it would vouch for entries that the
+	// snapshot contradicts.
+	w.log.Restart(r.log, in.info.Index, in.info.Term)
 	d := r.description(&in.info.Members)
 	if in.info.Members.Index >= r.members.Load().wire.Index {
 		w.log.Meta(r.log, d.encode())
 	}
-	w.log.Restart(r.log, in.info.Index, in.info.Term)
 	w.log.acks = append(w.log.acks, slotAck{replica: r, install: true})
 	r.install = in
 	// What waits for a word of the core would wait as long as the machine takes.
@@ -324,10 +327,16 @@ func (s *Store) usableSnapshot(r *replica, machine wire.Index) (*snapfile.Info, 
 		if index <= machine || index+1 < r.log.First() {
 			break // what is older is no use either
 		}
-		if machine+1 >= r.log.First() && machine > 0 && s.holds(r, index) {
-			break // the log has all that a durable machine lacks
+		var info *snapfile.Info
+		var err error
+		if machine+1 >= r.log.First() && machine > 0 && index <= r.log.Last() {
+			if info, err = s.snaps.info(name); err == nil && r.holds(info) {
+				break // the log has all that a durable machine lacks
+			}
 		}
-		info, err := s.snaps.verify(name)
+		if err == nil {
+			info, err = s.snaps.verify(name)
+		}
 		if err == nil && info.Cluster != s.cfg.Cluster {
 			err = &snapfile.DamageError{Name: "snapshot", Err: fmt.Errorf("%w: it is of cluster %d", snapfile.ErrHeader, info.Cluster)}
 		}
@@ -350,9 +359,11 @@ func (s *Store) usableSnapshot(r *replica, machine wire.Index) (*snapfile.Info, 
 	return nil, nil
 }
 
-// holds tells whether the log has an entry at index, or ends or begins there.
-func (s *Store) holds(r *replica, index wire.Index) bool {
-	return index+1 >= r.log.First() && index <= r.log.Last()
+// holds tells whether the log has the last entry of a snapshot, or begins behind
+// it. A snapshot holds committed entries only, so all in front is the same too.
+func (r *replica) holds(info *snapfile.Info) bool {
+	term, err := r.log.Term(info.Index)
+	return err == nil && term == info.Term
 }
 
 // candidates returns the snapshots of a group, newest first.
@@ -370,6 +381,17 @@ func (n *snapshots) candidates(id wire.GroupID) []wire.Index {
 	slices.Sort(list)
 	slices.Reverse(list)
 	return list
+}
+
+// info reads what a snapshot says of itself.
+func (n *snapshots) info(name snapfile.Name) (*snapfile.Info, error) {
+	file, release, err := n.open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	info := *file.Info()
+	return &info, nil
 }
 
 // verify reads a whole snapshot.
@@ -409,11 +431,11 @@ func (s *Store) settleLog(ctx context.Context, r *replica, info *snapfile.Info, 
 			// about in those before.
 			b.HardState(r.log, wire.HardState{Term: info.Term, Commit: hs.Commit})
 		}
-		if newer {
-			b.Meta(r.log, d.encode())
-		}
 		if !agrees {
 			b.Restart(r.log, info.Index, info.Term)
+		}
+		if newer {
+			b.Meta(r.log, d.encode())
 		}
 	})
 }

@@ -10,7 +10,8 @@ import (
 // when [Sink.Durable] has named it; then Reset makes it ready for the next use.
 //
 // Blocks and blobs are referenced, not copied, until then. A crash before then
-// may leave any number of the changes, but always the first ones (L1).
+// may leave any number of the changes, but always the first ones, and of changes
+// of one group that stand side by side and are no blocks all or none (L1).
 type Batch struct {
 	// Owner is the caller's, to find its own state in Durable.
 	Owner any
@@ -112,6 +113,28 @@ func (b *Batch) Remove(g *Group) {
 func (b *Batch) add(it item, bytes int) {
 	b.items = append(b.items, it)
 	b.bytes += bytes
+}
+
+// unit returns the end of the items from at on that a crash must not part, and
+// what their records take: neighbouring control records of one group, as far as
+// limit goes. A restart of the log with the members that go with it, or a
+// tombstone with what it says, is worth nothing by halves.
+//
+//mr:hotpath
+func (b *Batch) unit(at, limit int) (end, bytes int) {
+	first := &b.items[at]
+	bytes, end = first.size(), at+1
+	if first.kind == kindBlock {
+		return end, bytes
+	}
+	for ; end < len(b.items); end++ {
+		it := &b.items[end]
+		if it.kind == kindBlock || it.group != first.group || bytes+it.size() > limit {
+			break
+		}
+		bytes += it.size()
+	}
+	return end, bytes
 }
 
 // size returns the bytes of the item's record.

@@ -40,7 +40,7 @@ import (
 // cache what never reached the disk.
 //
 // What must be found is the state after some number of changes: all of those
-// that were durable, and none that was not submitted. No damage may be reported,
+// that were durable, none that was not submitted, and no half of an install. No damage may be reported,
 // as there was none, and an incarnation may not be seen twice. A second recovery,
 // and one after a recovery that was cut short, must come to the very same state.
 
@@ -112,6 +112,7 @@ type crashRun struct {
 	m       *model
 	changes []change
 	digests []uint64 // of all groups after so many changes
+	parted  []bool   // after so many changes an install is half done
 	durable int      // changes that are
 	sizes   []int    // changes of the batches that are not answered
 	floor   uint64   // the highest incarnation that was open
@@ -275,10 +276,10 @@ func (x *crashRun) truncate(n int) {
 	for id := range wire.GroupID(crashGroups) {
 		x.m.group(id + 1)
 	}
-	x.digests = append(x.digests[:0], modelDigest(x.m))
+	x.digests, x.parted = append(x.digests[:0], modelDigest(x.m)), append(x.parted[:0], false)
 	for _, c := range x.changes {
 		x.m.add(c)
-		x.digests = append(x.digests, modelDigest(x.m))
+		x.digests, x.parted = append(x.digests, modelDigest(x.m)), append(x.parted, false) // what was found is allowed
 	}
 }
 
@@ -322,7 +323,8 @@ func (x *crashRun) batch() *Batch {
 		id := wire.GroupID(1 + x.r.IntN(crashGroups))
 		g := x.m.group(id)
 		x.change(b, change{group: id, kind: "restart", first: g.compacted + 1 + wire.Index(x.r.IntN(len(g.terms)+3)), term: g.term(g.last()) + 1})
-		x.change(b, change{group: id, kind: "meta", content: "members"})
+		x.parted[len(x.changes)] = true
+		x.change(b, change{group: id, kind: "meta", content: fmt.Sprintf("members %d", len(x.changes))})
 		n += 2
 	}
 	x.sizes = append(x.sizes, n)
@@ -342,7 +344,7 @@ func (x *crashRun) large() *Batch {
 func (x *crashRun) change(b *Batch, c change) {
 	x.m.add(c)
 	x.changes = append(x.changes, c)
-	x.digests = append(x.digests, modelDigest(x.m))
+	x.digests, x.parted = append(x.digests, modelDigest(x.m)), append(x.parted, false)
 	c.addTo(b, x.l.Group(c.group))
 	if x.bug.ackEarly {
 		x.durable = len(x.changes)
@@ -558,7 +560,7 @@ func (x *crashRun) crashRecovery(disk *vfs.MemFS, what string, right func(digest
 // digest's, or -1.
 func (x *crashRun) expected(digest uint64, lo, hi int) int {
 	for n := hi; n >= lo; n-- {
-		if x.digests[n] == digest {
+		if x.digests[n] == digest && !x.parted[n] {
 			return n
 		}
 	}

@@ -22,7 +22,9 @@
 // # Invariants
 //
 //   - L1: changes become durable in the order they were submitted. A crash leaves
-//     a prefix of them, and all of those that Durable has named.
+//     a prefix of them, and all of those that Durable has named. It parts no
+//     control records of one group that stand side by side in one [Batch], unless
+//     they are too many for one batch.
 //   - L2: a batch is valid only where it was written: its checksums are seeded
 //     with the store, the segment and the offset. Segment numbers are never used
 //     twice, so stale bytes never pass.

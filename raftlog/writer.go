@@ -116,9 +116,9 @@ func (w *writer) begin(maxBytes int) {
 	w.buf = append(w.buf[:0], space[:]...)
 }
 
-// encodePending appends changes until the batch is full. It returns how many of
-// the pending batches are complete with that, and how many items of the one
-// behind are in.
+// encodePending appends changes until the batch is full, units as a whole (L1). It
+// returns how many of the pending batches are complete with that, and how many
+// items of the one behind are in.
 //
 //mr:hotpath
 func (w *writer) encodePending(h *header, maxBytes int) (batches, items int) {
@@ -126,14 +126,16 @@ func (w *writer) encodePending(h *header, maxBytes int) (batches, items int) {
 	for batches < len(w.pending) {
 		b := w.pending[batches]
 		for items < len(b.items) {
-			it := &b.items[items]
-			if h.records > 0 && len(w.buf)+it.size() > maxBytes {
+			end, size := b.unit(items, maxBytes-batchHeaderBytes)
+			if h.records > 0 && len(w.buf)+size > maxBytes {
 				return batches, items
 			}
-			w.buf = it.appendTo(w.buf)
-			h.records++
-			h.groups ^= uint64(it.group.id)
-			items++
+			for ; items < end; items++ {
+				it := &b.items[items]
+				w.buf = it.appendTo(w.buf)
+				h.records++
+				h.groups ^= uint64(it.group.id)
+			}
 		}
 		batches++
 		items = 0
