@@ -33,6 +33,7 @@ func (s *Store) listenTCP() (transport.Transport, error) {
 				cfg.Logger.Warn("hello refused", zap.Error(err), zap.Uint64("not logged", missed))
 			}
 		},
+		Outlived: s.outlived,
 		HandshakeFailed: func(err *transport.HandshakeError) {
 			if ok, missed := refused.allow(time.Now()); ok {
 				cfg.Logger.Warn("connection could not be secured", zap.Error(err), zap.Uint64("not logged", missed))

@@ -218,6 +218,9 @@ func (r *replica) agree(ctx context.Context, cfg *GroupConfig) (d descriptor, is
 	if len(cfg.Members) == 0 {
 		return fault("Members", "none", "must be given when the group is not stored yet")
 	}
+	if r.store.cfg.DiskLost {
+		return fault("Members", fmt.Sprintf("%+v", cfg.Members), "must not begin on a store with DiskLost: add its replica to the group anew")
+	}
 	d.members = startMembership(cfg.Members)
 	for _, m := range d.members.Members {
 		if m.Store == r.store.cfg.ID {

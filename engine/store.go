@@ -69,8 +69,9 @@ type Store struct {
 	peers atomic.Pointer[[]wire.StoreID]
 	sets  memberSets
 
-	events eventQueue
-	joins  joinQueue
+	events    eventQueue
+	joins     joinQueue
+	outliving outliving
 
 	mu        sync.RWMutex // guards the fields below; taken before replica.mu
 	groups    map[wire.GroupID]*replica
@@ -166,6 +167,10 @@ func open(cfg Config, serial bool) (*Store, error) {
 		return nil, fmt.Errorf("store %d: open log: %w", cfg.ID, err)
 	}
 	s.log.SetSink(s)
+	s.outliving.refused.every = logEvery
+	if stored, err := s.Stored(); err == nil {
+		s.outliving.blank = len(stored) == 0
+	}
 	if s.snaps, err = openSnapshots(s); err != nil {
 		return nil, errors.Join(fmt.Errorf("store %d: %w", cfg.ID, err), s.log.Close())
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
+	"sync"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -14,7 +15,7 @@ import (
 
 // Identity is who a store is. It is made with its directory and never changes,
 // except for the incarnation, which every Open raises, durably, before anything
-// else is written.
+// else is written, and which [Log.RaiseIncarnation] raises further.
 type Identity struct {
 	Cluster     uint64
 	Store       wire.StoreID
@@ -83,8 +84,9 @@ func (c *identityCopy) decode(b []byte) error {
 type identityFile struct {
 	identityCopy
 	o      *Options
-	target int  // of the two copies, the one to write next
-	found  bool // the other one was read, and may not be durable
+	found  bool       // a copy was read, and may not be durable
+	mu     sync.Mutex // held to write, after Open; guards the field below and identityCopy
+	target int        // of the two copies, the one to write next
 }
 
 // loadIdentity reads the identity of the directory, or makes it up when there
@@ -159,8 +161,46 @@ func (f *identityFile) settle() error {
 	return f.o.FS.SyncDir(f.o.Dir)
 }
 
+// raiseTo makes a later incarnation durable.
+func (f *identityFile) raiseTo(incarnation uint64) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	was := f.Incarnation
+	f.Incarnation = max(was, incarnation)
+	err := f.write()
+	if err != nil {
+		f.Incarnation = was
+	}
+	return err
+}
+
+// RaiseIncarnation makes durable that this life of the store is at least the given
+// one. It is for a store whose peers have met a later life of it, and may be called
+// from any goroutine.
+func (l *Log) RaiseIncarnation(incarnation uint64) error {
+	if err := l.Err(); err != nil {
+		return err
+	}
+	if err := l.upkeep.identity.raiseTo(incarnation); err != nil {
+		return err
+	}
+	l.identityMu.Lock()
+	defer l.identityMu.Unlock()
+	l.identity.Incarnation = max(l.identity.Incarnation, incarnation)
+	return nil
+}
+
+// Identity returns who the store is.
+func (l *Log) Identity() Identity {
+	l.identityMu.Lock()
+	defer l.identityMu.Unlock()
+	return l.identity
+}
+
 // reach makes durable that a segment has had a durable batch.
 func (f *identityFile) reach(segment uint32) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if segment <= f.reached {
 		return nil
 	}

@@ -37,6 +37,44 @@ func TestIncarnation(t *testing.T) {
 	}
 }
 
+// A raised incarnation is durable when the call returns, while the log is written
+// and maintained, and the next life comes behind it.
+func TestRaiseIncarnation(t *testing.T) {
+	fs := vfs.New(vfs.Options{})
+	o := testOptions(fs)
+	l := mustOpen(t, o)
+	for _, want := range []uint64{40, 40, 90} {
+		if err := l.RaiseIncarnation(want); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.RaiseIncarnation(3); err != nil {
+			t.Fatal(err)
+		}
+		if got := l.Identity().Incarnation; got != want {
+			t.Fatalf("incarnation %d, want %d", got, want)
+		}
+		crashed := o
+		crashed.FS = fs.CrashClone(nil, vfs.AllLost)
+		if got := mustOpen(t, crashed).Identity().Incarnation; got != want+1 {
+			t.Fatalf("incarnation %d after a crash, want %d", got, want+1)
+		}
+	}
+	broken := errors.New("broken")
+	fs.SetHook(func(op vfs.Op) vfs.Fault {
+		if op.Kind.Mutates() {
+			return vfs.Fault{Err: broken}
+		}
+		return vfs.Fault{}
+	})
+	if err := l.RaiseIncarnation(100); !errors.Is(err, broken) {
+		t.Errorf("raise on a broken disk: %v", err)
+	}
+	if got := l.Identity().Incarnation; got != 90 {
+		t.Errorf("incarnation %d that is not durable", got)
+	}
+	fs.SetHook(nil)
+}
+
 // TestIdentityOfKilledProcess kills a process in front of each call of its first
 // two starts, so that what it wrote is in the page cache only, and lets the power
 // fail in front of each call of the start that follows, which keeps all names but

@@ -25,10 +25,11 @@ type Sink interface {
 // what from which goroutine.
 type Log struct {
 	o        Options
-	identity Identity
+	identity Identity // its incarnation is guarded by identityMu
 	lock     io.Closer
 	sink     Sink
 
+	identityMu sync.Mutex // a leaf lock
 	table      atomic.Pointer[segmentTable]
 	tableMu    sync.Mutex // held while the table is replaced
 	spares     spares
@@ -91,9 +92,6 @@ type Stats struct {
 type counters struct {
 	syncs, batches, bytes, records, entries, moved, rotations, grown atomic.Uint64
 }
-
-// Identity returns who the store is.
-func (l *Log) Identity() Identity { return l.identity }
 
 // Groups returns the sorted ids of all groups of which something is stored,
 // also if only a tombstone.

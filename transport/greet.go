@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"time"
+
+	"multiraft/wire"
 )
 
 // Pauses after a failed Accept, as when descriptors run out.
@@ -96,8 +98,7 @@ func (t *TCP) hear(g *guest) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	own := t.own
-	own.to, own.lane, own.nonce = theirs.from, theirs.lane, t.random()
+	own := t.greet(theirs.from, theirs.lane)
 	var p *peer
 	var refusal *HelloError
 	if t.secure != nil && theirs.from != proven.store {
@@ -108,6 +109,9 @@ func (t *TCP) hear(g *guest) (*conn, error) {
 	if refusal != nil {
 		own.verdict = refusal.Field
 		t.report(nc, refusal)
+		if refusal.Field == HelloOwnIncarnation && (*t.peers.Load())[theirs.from] != nil {
+			t.outlived(theirs.from, theirs.met) // for the next attempt
+		}
 	}
 	answer := own.encode()
 	_, err = nc.Write(answer[:])
@@ -154,8 +158,8 @@ func (t *TCP) greetAcceptor(p *peer, lane Lane, socket net.Conn) (*conn, error) 
 		}
 		nc = secured
 	}
-	own := t.own
-	own.to, own.lane, own.nonce, own.met = p.id, lane, t.random(), p.incarnation.Load()
+	own := t.greet(p.id, lane)
+	own.met = p.incarnation.Load()
 	ask := own.encode()
 	if _, err := nc.Write(ask[:]); err != nil {
 		return nil, err
@@ -173,6 +177,9 @@ func (t *TCP) greetAcceptor(p *peer, lane Lane, socket net.Conn) (*conn, error) 
 	}
 	if refusal != nil {
 		t.report(nc, refusal)
+		if refusal.Field == HelloIncarnation && refusal.Remote && theirs.from == own.to && theirs.cluster == own.cluster {
+			t.outlived(p.id, theirs.met) // for the next attempt
+		}
 		return nil, refusal
 	}
 	if t.secure != nil {
@@ -180,6 +187,26 @@ func (t *TCP) greetAcceptor(p *peer, lane Lane, socket net.Conn) (*conn, error) 
 	}
 	fromDialler, fromAcceptor := sessionKeys(own.nonce, theirs.nonce)
 	return newConn(p, g.admitted(nc), &theirs, fromDialler, fromAcceptor)
+}
+
+// greet returns what this store says of itself to another one.
+func (t *TCP) greet(to wire.StoreID, lane Lane) hello {
+	own := t.own
+	own.to, own.lane, own.nonce, own.incarnation = to, lane, t.random(), t.life.Load()
+	return own
+}
+
+// outlived learns that a peer has met a later life of this store.
+func (t *TCP) outlived(peer wire.StoreID, met uint64) {
+	if t.cfg.Outlived == nil || met <= t.life.Load() {
+		return
+	}
+	for next := t.cfg.Outlived(peer, met); ; {
+		now := t.life.Load()
+		if next <= now || t.life.CompareAndSwap(now, next) {
+			return
+		}
+	}
 }
 
 // readHello reads a hello against the deadline of the greeting (T4).

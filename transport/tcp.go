@@ -72,6 +72,12 @@ type TCPConfig struct {
 	// HelloRefused, when not nil, is told of each refused hello, from many
 	// goroutines. A mistake in the configuration of a cluster shows here.
 	HelloRefused func(err *HelloError)
+	// Outlived, when not nil, is asked when a peer has met a later life of this store
+	// than Incarnation, and therefore refuses it: the disk that counted the lives was
+	// lost, or is an older copy. It returns the incarnation that the store has from
+	// then on; unless that is above met, the peer goes on refusing. It is called from
+	// many goroutines.
+	Outlived func(peer wire.StoreID, met uint64) (incarnation uint64)
 	// HandshakeFailed, when not nil, is told of each connection that could not be
 	// secured, from many goroutines. Like HelloRefused, it may be called as often
 	// as Limits allow connections.
@@ -151,7 +157,8 @@ func orDefault[T int | time.Duration](v, otherwise T) T {
 type TCP struct {
 	cfg      TCPConfig
 	listener net.Listener
-	own      hello // what this store says of itself; to, lane and nonce are filled in
+	own      hello         // what this store says of itself; the rest is filled in by greet
+	life     atomic.Uint64 // the incarnation, which only grows
 	handler  Handler
 	secure   *security // nil: plain TCP
 	door     *door
@@ -205,13 +212,13 @@ func NewTCP(cfg TCPConfig) (*TCP, error) {
 			maxProtocol: wire.ProtocolVersion,
 			cluster:     cfg.Cluster,
 			from:        cfg.Store,
-			incarnation: cfg.Incarnation,
 			frameCap:    unsigned(cfg.MaxFrameBytes),
 		},
 		door:    newDoor(cfg.Limits, time.Now),
 		now:     time.Now,
 		closing: make(chan struct{}),
 	}
+	t.life.Store(cfg.Incarnation)
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.peers.Store(&map[wire.StoreID]*peer{})
 	for id, addr := range cfg.Peers {

@@ -630,3 +630,62 @@ func TestFrameCapOfPeer(t *testing.T) {
 		t.Errorf("above our own cap: %v", err)
 	}
 }
+
+// A store that its peers have met in a later life, because it has lost its disk,
+// is refused until it takes an incarnation behind that one, whoever dials. The
+// lives before stay refused (T7).
+func TestOutlived(t *testing.T) {
+	for name, lost := range map[string]wire.StoreID{"dialler": 1, "acceptor": 2} {
+		t.Run(name, func(t *testing.T) {
+			noLeak(t)
+			w := &tcpWorld{refused: makeRefusals(), stores: map[wire.StoreID]*TCP{}}
+			other := 3 - lost
+			peer := w.join(t, testCluster, other, 1)
+			rp := mustStart(t, peer)
+			first := w.join(t, testCluster, lost, 7)
+			mustStart(t, first)
+			rp.awaitUp(7)
+			mustClose(t, first)
+			rp.await(downEvent)
+
+			asked := make(chan uint64, 100)
+			next := atomic.Uint64{}
+			next.Store(1)
+			again := newTestTCP(t, TCPConfig{
+				Cluster: testCluster, Store: lost, Incarnation: 1, MaxFrameBytes: contractFrameBytes,
+				Peers: map[wire.StoreID]string{other: peer.(*TCP).Addr()},
+				Outlived: func(from wire.StoreID, met uint64) uint64 {
+					if from != other {
+						t.Errorf("store %d has met it, want store %d", from, other)
+					}
+					select {
+					case asked <- met:
+					default:
+					}
+					return next.Load()
+				},
+			})
+			if err := peer.(*TCP).SetPeer(lost, again.Addr()); err != nil {
+				t.Fatal(err)
+			}
+			ra := mustStart(t, again)
+			for range 3 { // it may be asked as often as it is refused
+				if met := <-asked; met != 7 {
+					t.Fatalf("a peer has met life %d, want 7", met)
+				}
+			}
+			rp.none(upEvent)
+			next.Store(20)
+			rp.awaitUp(20)
+			ra.await(upEvent)
+			mustClose(t, again)
+			rp.await(downEvent)
+			old := w.join(t, testCluster, lost, 8)
+			ro := mustStart(t, old)
+			for err := w.refused.await(t); err.Got != 20 && err.Want != 20; err = w.refused.await(t) {
+			}
+			mustClose(t, old, peer)
+			ro.none(upEvent)
+		})
+	}
+}

@@ -1,0 +1,60 @@
+package engine
+
+import (
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"multiraft/wire"
+)
+
+// A store whose disk is lost counts its lives from the beginning again, and peers
+// that have met a later one refuse it. That is well so: its replicas may have made
+// promises that it does not know of. An operator who knows, and sets
+// Config.DiskLost, lets it take a place behind all its lives, without any of
+// those replicas:
+//
+//	peer: "I have met life 4 of you" ─▶ nothing is stored, and DiskLost ─▶ life 4 + lifeLeap, durable ─▶ hello
+//	                                    otherwise: refused on, and logged
+//
+// A copy of an older state of the disk is never let in this way, as it holds
+// replicas.
+type outliving struct {
+	mu      sync.Mutex // held to raise; taken with no other lock held
+	blank   bool       // nothing was stored when the store was opened; set by open
+	refused throttle
+}
+
+const (
+	// lifeLeap is by how much a store passes the life that a peer has met: other
+	// peers may have met later ones.
+	lifeLeap = 1 << 10
+	// maxLives keeps the number of a life within what contexts have room for.
+	maxLives = 1<<(64-contextBits) - 1
+)
+
+// outlived is asked by the transport when a peer has met a later life of this
+// store. It returns the life that the store is in from then on.
+func (s *Store) outlived(peer wire.StoreID, met uint64) uint64 {
+	o := &s.outliving
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	life := s.log.Identity().Incarnation
+	if life > met {
+		return life
+	}
+	who := []zap.Field{zap.Uint64("peer", uint64(peer)), zap.Uint64("incarnation", life), zap.Uint64("met", met)}
+	if !s.cfg.DiskLost || !o.blank || met > maxLives-lifeLeap {
+		if ok, _ := o.refused.allow(time.Now()); ok {
+			s.cfg.Logger.Error("a peer has met a later life of this store and refuses it: its disk was lost, see Config.DiskLost, or is an older copy", who...)
+		}
+		return life
+	}
+	if err := s.log.RaiseIncarnation(met + lifeLeap); err != nil {
+		s.cfg.Logger.Error("the store could not take an incarnation behind the one that a peer has met", append(who, zap.Error(err))...)
+		return life
+	}
+	s.cfg.Logger.Warn("the store has lost its disk, and begins a life behind those that its peers have met", who...)
+	return met + lifeLeap
+}

@@ -1,0 +1,114 @@
+package engine_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"multiraft/engine"
+	"multiraft/wire"
+)
+
+// A store that was restarted before it lost its disk is refused by its peers until
+// it says so. Then it gets new replicas, over the connections that they have made.
+func TestDiskLost(t *testing.T) {
+	for _, lost := range []wire.StoreID{1, 3} { // which dials, and which is dialled
+		t.Run(fmt.Sprint("store ", lost), func(t *testing.T) {
+			diskLost := false
+			f := newFleet(t, 3, func(cfg *engine.Config) {
+				cfg.Transport, cfg.Listen = nil, "127.0.0.1:0"
+				cfg.DiskLost = diskLost && cfg.ID == lost
+			})
+			introduce := func() {
+				t.Helper()
+				for _, a := range f.stores {
+					for id, b := range f.stores {
+						if a != b {
+							if err := a.SetPeer(id, b.Addr()); err != nil {
+								t.Fatal(err)
+							}
+						}
+					}
+				}
+			}
+			introduce()
+			f.begin(1, 2, 3)
+			want := []string{"a"}
+			f.propose(1, "a")
+			dir := filepath.Join(f.dir, fmt.Sprint(lost))
+			copied := t.TempDir()
+			f.close(lost)
+			if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
+				t.Fatal(err)
+			}
+			f.open(lost)
+			for range 3 {
+				f.close(lost)
+				f.open(lost)
+				introduce()
+				f.mu.Lock()
+				f.ledgers[lost] = &ledger{}
+				machine := f.ledgers[lost]
+				f.mu.Unlock()
+				if _, err := f.stores[lost].StartGroup(f.ctx(), engine.GroupConfig{ID: 1, StateMachine: machine}); err != nil {
+					t.Fatal(err)
+				}
+				f.agree(want, lost)
+			}
+			empty := func() {
+				t.Helper()
+				f.close(lost)
+				if err := os.RemoveAll(dir); err != nil {
+					t.Fatal(err)
+				}
+				f.open(lost)
+				introduce()
+			}
+			isRefused := func() {
+				t.Helper()
+				before := f.stores[lost].Metrics().RefusedConnections
+				f.until("the store is refused", func() bool { return f.stores[lost].Metrics().RefusedConnections > before+4 })
+			}
+			empty()
+			isRefused()
+			diskLost = true
+			f.close(lost)
+			if err := errors.Join(os.RemoveAll(dir), os.CopyFS(dir, os.DirFS(copied))); err != nil {
+				t.Fatal(err)
+			}
+			f.open(lost)
+			introduce()
+			isRefused() // an older copy is not an empty disk
+			f.lead("remove", func(g *engine.Group) error { return g.RemoveReplica(f.ctx(), wire.ReplicaID(lost)) })
+
+			empty()
+			var fault *engine.ConfigError
+			_, err := f.stores[lost].StartGroup(f.ctx(), engine.GroupConfig{ID: 1, Members: threeMembers, StateMachine: &ledger{}})
+			if !errors.As(err, &fault) || fault.Field != "Members" {
+				t.Errorf("begin of the lost voter: %v, want a ConfigError about Members", err)
+			}
+			if m := f.add(lost); m.Replica != 4 || m.Role != wire.Voter {
+				t.Errorf("added %+v, want replica 4", m)
+			}
+			f.agree(want, lost)
+
+			// The next life is an ordinary one.
+			diskLost = false
+			f.close(lost)
+			f.open(lost)
+			introduce()
+			f.mu.Lock()
+			f.ledgers[lost] = &ledger{}
+			machine := f.ledgers[lost]
+			f.mu.Unlock()
+			if _, err := f.stores[lost].StartGroup(f.ctx(), engine.GroupConfig{ID: 1, StateMachine: machine}); err != nil {
+				t.Fatal(err)
+			}
+			want = append(want, "b")
+			f.propose(1, "b")
+			f.agree(want, 1, 2, 3)
+		})
+	}
+}
