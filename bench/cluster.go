@@ -67,6 +67,9 @@ func (c *cluster) open(ctx context.Context, dir string, progress func(Update)) e
 				Workers:      c.cfg.Workers,
 				Appliers:     c.cfg.Appliers,
 				Seed:         c.cfg.Seed + uint64(i),
+
+				SnapshotEntries: c.cfg.Snapshots, // not looked at when it is 0: then no machine makes any
+				KeepEntries:     max(1, c.cfg.Snapshots/keepShare),
 			}
 			if network != nil {
 				cfg.Listen, cfg.Transport = "", network.Transport(cfg.ID)
@@ -107,7 +110,11 @@ func (c *cluster) startGroups(ctx context.Context, progress func(Update)) error 
 				}
 				at := place*c.cfg.Stores + i
 				m := newMachine(id, c.cfg.Verify)
-				g, err := s.StartGroup(ctx, engine.GroupConfig{ID: id, Members: members, StateMachine: m})
+				var applied engine.StateMachine = m
+				if c.cfg.Snapshots > 0 {
+					applied = snapshotMachine{m}
+				}
+				g, err := s.StartGroup(ctx, engine.GroupConfig{ID: id, Members: members, StateMachine: applied})
 				if err != nil {
 					return fmt.Errorf("store %d: start group %d: %w", s.ID(), id, err)
 				}
@@ -123,6 +130,10 @@ func (c *cluster) startGroups(ctx context.Context, progress func(Update)) error 
 }
 
 const startReportEvery = 1000
+
+// keepShare of the entries between two snapshots stay in the log in front of one,
+// as with the engine's defaults.
+const keepShare = 10
 
 func holds(members []engine.Member, store wire.StoreID) bool {
 	for _, m := range members {

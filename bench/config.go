@@ -109,6 +109,10 @@ type Config struct {
 	// Verify checks after the load that every acknowledged write is in every
 	// replica, that none was applied twice, and that replicas agree.
 	Verify bool `json:"verify"`
+	// Snapshots has each group make one after so many writes and compact its log, a
+	// tenth of them aside, so that logs stay short however long the run is. A
+	// verification then goes through snapshots. Zero makes none.
+	Snapshots uint64 `json:"snapshots"`
 	// Procs sets GOMAXPROCS of the process for the time of the run: a thread
 	// that blocks in a sync holds one until the runtime notices. Zero leaves it.
 	Procs int `json:"procs"`
@@ -238,7 +242,13 @@ const (
 	maxProcs    = 1 << 10
 	maxRate     = 1e9
 	maxDuration = 24 * time.Hour
+	// maxSnapshotWrites is as good as never.
+	maxSnapshotWrites = 1 << 40
 )
+
+// DefaultSnapshots is what mrbench takes for Config.Snapshots when it is asked for
+// snapshots and for no number.
+const DefaultSnapshots = 10_000
 
 // Validate reports all faults at once, each as an [*engine.ConfigError] with
 // field, value and rule. It changes nothing.
@@ -304,6 +314,9 @@ func (c Config) Validate() error {
 	case TransportTCP, TransportMemory:
 	default:
 		fault("Transport", c.Transport, "must be tcp or mem")
+	}
+	if c.Snapshots > maxSnapshotWrites {
+		fault("Snapshots", c.Snapshots, "must be 0 to %d", uint64(maxSnapshotWrites))
 	}
 	count("Procs", c.Procs, 0, maxProcs)
 	count("GCPercent", c.GCPercent, 0, 100_000)

@@ -75,6 +75,7 @@ func TestConfigRules(t *testing.T) {
 		{"ReadRatio", Config{ReadRatio: math.NaN()}, Config{ReadRatio: 0.01}},
 		{"Active", Config{Active: 1.01}, Config{Active: 1}},
 		{"Active", Config{Active: math.NaN()}, Config{Active: 1e-9}},
+		{"Snapshots", Config{Snapshots: maxSnapshotWrites + 1}, Config{Snapshots: maxSnapshotWrites}},
 		{"Rate", Config{Rate: -1}, Config{Rate: 0.5}},
 		{"Rate", Config{Rate: math.Inf(1)}, Config{Rate: maxRate}},
 		{"Duration", Config{Duration: -time.Second}, Config{Duration: time.Millisecond}},

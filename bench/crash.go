@@ -19,8 +19,10 @@ import (
 )
 
 // CrashConfig is what [Crash] does. Of Config it uses Stores, Groups, Replicas,
-// Payload, Inflight, Active, Transport, NoSync, Dir, Keep, Seed, Workers,
-// Appliers and the time-outs; Groups is 200 and Inflight 1024 when zero.
+// Payload, Inflight, Active, Transport, NoSync, Dir, Keep, Seed, Snapshots,
+// Workers, Appliers and the time-outs; Groups is 200, Inflight 1024 and Snapshots
+// 50 when zero. In every other round, from the first on, groups make snapshots;
+// in the others they begin with those that there are.
 type CrashConfig struct {
 	Config
 	// Rounds of load, killing and verifying. Zero means 10.
@@ -39,6 +41,7 @@ type CrashConfig struct {
 func (c CrashConfig) WithDefaults() CrashConfig {
 	fill(&c.Groups, 200)
 	fill(&c.Inflight, 1024)
+	fill(&c.Snapshots, 50)
 	fill(&c.Rounds, 10)
 	fill(&c.MaxLoad, 2*time.Second)
 	c.Mode, c.Workload, c.Verify, c.Rate = ModeAsync, WorkloadWrite, true, 0
@@ -99,6 +102,11 @@ type CrashRound struct {
 	// KilledOpening is true when the process started after the kill was killed
 	// too, while it opened its stores.
 	KilledOpening bool `json:"killed_opening"`
+	// Snapshots is true when groups made snapshots in the load of this round.
+	Snapshots bool `json:"snapshots"`
+	// Restored counts the replicas whose state began with a snapshot in the process
+	// that verified.
+	Restored int `json:"restored"`
 	// ReopenSecs is the time from the start of the process that verified until
 	// it had opened its stores, every group had a leader, and every replica had
 	// caught up.
@@ -215,7 +223,7 @@ func (c *crasher) run(ctx context.Context) (err error) {
 		if r.LoadSecs, err = c.killUnderLoad(ctx, child); err != nil {
 			return err
 		}
-		r.Acknowledged, r.Total = c.total-before, c.total
+		r.Acknowledged, r.Total, r.Snapshots = c.total-before, c.total, child.snapshots
 		if r.KilledOpening, err = c.maybeKillOpening(ctx); err != nil {
 			return err
 		}
@@ -223,7 +231,7 @@ func (c *crasher) run(ctx context.Context) (err error) {
 		if child, found, err = c.open(ctx); err != nil {
 			return err
 		}
-		r.ReopenSecs, r.Differences = c.opened.Seconds(), found.total
+		r.ReopenSecs, r.Restored, r.Differences = c.opened.Seconds(), found.restored, found.total
 		c.finish(r)
 		if err := found.err(); err != nil {
 			c.report.Differences, c.report.TotalDifferences = found.first, found.total
@@ -243,7 +251,8 @@ func (c *crasher) finish(r CrashRound) {
 	if r.KilledOpening {
 		text += "killed again while opening; "
 	}
-	text += fmt.Sprintf("reopened and caught up in %.2f s; ", r.ReopenSecs)
+	text += fmt.Sprintf("reopened and caught up in %.2f s, %d of %s from snapshots; ",
+		r.ReopenSecs, r.Restored, plural(c.cfg.Groups*c.cfg.Replicas, "replica"))
 	if r.Differences > 0 {
 		text += fmt.Sprintf("%d DIFFERENCES", r.Differences)
 	} else {
@@ -341,11 +350,18 @@ type crashChild struct {
 	compared chan *findings // holds one
 	ended    chan struct{}  // closed when all the child wrote was read
 	readErr  error          // valid when ended is closed
+
+	snapshots bool // its groups make some
 }
 
 // start starts a child on the directories.
 func (c *crasher) start() (*crashChild, error) {
-	request, err := json.Marshal(crashRequest{Config: c.cfg.Config, Sequence: c.ceiling})
+	// Every other round recovers what snapshots have left, and makes none.
+	cfg, snapshots := c.cfg.Config, c.round%2 == 0
+	if !snapshots {
+		cfg.Snapshots = maxSnapshotWrites
+	}
+	request, err := json.Marshal(crashRequest{Config: cfg, Sequence: c.ceiling})
 	if err != nil {
 		return nil, err
 	}
@@ -357,6 +373,8 @@ func (c *crasher) start() (*crashChild, error) {
 		cmd:      exec.Command(c.cfg.Child[0], c.cfg.Child[1:]...),
 		compared: make(chan *findings, 1),
 		ended:    make(chan struct{}),
+
+		snapshots: snapshots,
 	}
 	child.cmd.Env = append(os.Environ(), c.cfg.Env...)
 	child.cmd.ExtraFiles = []*os.File{writer} // descriptor 3
@@ -422,6 +440,9 @@ func (c *crasher) read(child *crashChild, from io.Reader) error {
 				return errors.Join(errBadRecord, err)
 			}
 			states[group] = append(states[group], state)
+			if state.restored > 0 {
+				found.restored++
+			}
 		case recordDifference:
 			var d Difference
 			if err := json.Unmarshal(body, &d); err != nil {

@@ -80,6 +80,9 @@ func TestCrash(t *testing.T) {
 		t.Errorf("%+v, told %q", report, told)
 	}
 	for i, r := range report.Rounds {
+		if r.Snapshots != (i%2 == 0) || r.Restored < 0 || r.Restored > 6*3 {
+			t.Errorf("round %d: snapshots %v, %d replicas from them", i+1, r.Snapshots, r.Restored)
+		}
 		if r.ReopenSecs <= 0 || r.LoadSecs <= 0 || r.Differences != 0 || !strings.Contains(told[i], fmt.Sprintf("round %d/2", i+1)) {
 			t.Errorf("round %+v, told %q", r, told[i])
 		}
@@ -227,7 +230,7 @@ func TestCrashChildRefusesBadRequests(t *testing.T) {
 func TestPipeRoundTrip(t *testing.T) {
 	var buf bytes.Buffer
 	w := pipeWriter{out: &buf}
-	want := replicaState{store: 3, index: 4, count: 5, digest: 6, duplicates: 7, firstDuplicate: 8}
+	want := replicaState{store: 3, index: 4, count: 5, digest: 6, duplicates: 7, firstDuplicate: 8, restored: 9}
 	for _, n := range []uint64{0, 77, 300} {
 		want.sequences.set(n)
 	}

@@ -26,7 +26,7 @@ type recordKind uint8
 const (
 	// recordState is what one replica's machine holds: place of the group and
 	// number of the store (u32 each), index, count, digest, duplicates, first
-	// duplicate (u64 each), then the words of the bitmap of sequence numbers.
+	// duplicate, index of the snapshot it began with (u64 each), then the words of the bitmap of sequence numbers.
 	recordState recordKind = iota + 1
 	// recordDifference is a Difference as JSON.
 	recordDifference
@@ -41,7 +41,7 @@ const (
 
 const (
 	recordHeaderBytes = 8
-	stateHeadBytes    = 2*4 + 5*8
+	stateHeadBytes    = 2*4 + 6*8
 	ackBytes          = 4 + 8
 	// maxRecordBytes holds a bitmap of half a billion sequence numbers.
 	maxRecordBytes = 64 << 20
@@ -81,7 +81,7 @@ func appendState(buf []byte, place int, s *replicaState) []byte {
 	le := binary.LittleEndian
 	buf = le.AppendUint32(buf, uint32(place))
 	buf = le.AppendUint32(buf, uint32(s.store))
-	for _, v := range []uint64{uint64(s.index), s.count, s.digest, s.duplicates, s.firstDuplicate} {
+	for _, v := range []uint64{uint64(s.index), s.count, s.digest, s.duplicates, s.firstDuplicate, uint64(s.restored)} {
 		buf = le.AppendUint64(buf, v)
 	}
 	return s.sequences.appendTo(buf)
@@ -99,6 +99,7 @@ func decodeState(body []byte) (place uint32, s replicaState, err error) {
 	s.digest = le.Uint64(body[24:])
 	s.duplicates = le.Uint64(body[32:])
 	s.firstDuplicate = le.Uint64(body[40:])
+	s.restored = wire.Index(le.Uint64(body[48:]))
 	s.sequences = bitmapFrom(body[stateHeadBytes:])
 	return place, s, nil
 }

@@ -64,6 +64,10 @@ func (r *Report) table() [][2]string {
 		{"elections", fmt.Sprintf("%d since the load began", r.Elections)},
 		{"errors", r.errorText()},
 	}...)
+	if c.Snapshots > 0 {
+		rows = append(rows, [2]string{"snapshots", fmt.Sprintf("%s made, after every %s writes of a group; %d taken from other replicas",
+			groupDigits(uint64(r.SnapshotsMade)), groupDigits(c.Snapshots), r.SnapshotsInstalled)})
+	}
 	if c.Rate > 0 {
 		rows = append(rows, [2]string{"backlog", fmt.Sprintf("%d operations were due and not started", r.Backlog)})
 	}

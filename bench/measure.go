@@ -32,6 +32,8 @@ type counts struct {
 	wireBytes    int64
 	wireFrames   int64
 	elections    int64
+	made         int64 // snapshots
+	installed    int64
 }
 
 // runtimeMetrics are read without stopping the world. The runtime counts
@@ -81,6 +83,8 @@ func (s *sampler) take() sample {
 		sum.wireBytes += m.WireBytes
 		sum.wireFrames += m.WireFrames
 		sum.elections += m.Elections
+		sum.made += m.SnapshotsMade
+		sum.installed += m.SnapshotsInstalled
 	}
 	return sum
 }
@@ -107,5 +111,7 @@ func (s sample) since(earlier sample) usage {
 		wireBytes:    s.wireBytes - earlier.wireBytes,
 		wireFrames:   s.wireFrames - earlier.wireFrames,
 		elections:    s.elections - earlier.elections,
+		made:         s.made - earlier.made,
+		installed:    s.installed - earlier.installed,
 	}}
 }

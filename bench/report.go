@@ -70,6 +70,11 @@ type Report struct {
 	Elections int64 `json:"elections"`
 	// StartElections counts those before.
 	StartElections int64 `json:"start_elections"`
+	// SnapshotsMade counts those that state machines made in the window,
+	// SnapshotsInstalled those that replicas took from others because they were
+	// behind.
+	SnapshotsMade      int64 `json:"snapshots_made"`
+	SnapshotsInstalled int64 `json:"snapshots_installed"`
 	// Errors counts failed operations from the start of the load on. Those with
 	// an unknown outcome are not counted in Ops.
 	Errors       uint64            `json:"errors"`
@@ -167,6 +172,7 @@ func (r *Report) setUsage(u usage) {
 	r.AllocsPerOp = perUnit(float64(u.allocs), ops)
 	r.AllocBytesPerOp = perUnit(float64(u.allocBytes), ops)
 	r.GCCPUShare = perUnit(u.gcCPUSeconds, u.cpu.Seconds())
+	r.SnapshotsMade, r.SnapshotsInstalled = u.made, u.installed
 }
 
 // setSyncs fills in what the syncs of the window took. It needs WindowSecs.

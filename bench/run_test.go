@@ -38,6 +38,7 @@ func TestRun(t *testing.T) {
 		{"batch open loop", func(c *Config) { c.Mode, c.Rate = ModeBatch, 5000 }},
 		{"in memory", func(c *Config) { c.Transport = TransportMemory }},
 		{"few of many stores", func(c *Config) { c.Stores, c.Replicas, c.Active = 4, 2, 0.5 }},
+		{"snapshots", func(c *Config) { c.Snapshots, c.Duration = 20, 500*time.Millisecond }},
 		{"one store", func(c *Config) { c.Stores = 1 }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -72,6 +73,9 @@ func TestRun(t *testing.T) {
 			}
 			if cfg.Rate > 0 && report.OpsPerS > 3*cfg.Rate {
 				t.Errorf("%v ops/s at a rate of %v", report.OpsPerS, cfg.Rate)
+			}
+			if (report.SnapshotsMade > 0) != (cfg.Snapshots > 0) {
+				t.Errorf("%d snapshots made", report.SnapshotsMade)
 			}
 			if left, err := filepath.Glob(filepath.Join(cfg.Dir, "*")); err != nil || len(left) > 0 {
 				t.Errorf("left behind: %v, %v", left, err)

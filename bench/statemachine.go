@@ -32,6 +32,7 @@ type machine struct {
 	// duplicates counts commands whose sequence number was applied before.
 	duplicates     uint64
 	firstDuplicate uint64
+	restored       wire.Index // of the snapshot it was given last, 0 for none
 }
 
 func newMachine(group wire.GroupID, verify bool) *machine {
@@ -113,5 +114,6 @@ func (m *machine) state() replicaState {
 		duplicates:     m.duplicates,
 		firstDuplicate: m.firstDuplicate,
 		sequences:      m.sequences,
+		restored:       m.restored,
 	}
 }

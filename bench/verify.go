@@ -63,12 +63,14 @@ type replicaState struct {
 	duplicates     uint64
 	firstDuplicate uint64
 	sequences      bitmap
+	restored       wire.Index // of the snapshot that its state began with, 0 for none
 }
 
 // findings gathers differences: all are counted, the first are kept.
 type findings struct {
-	first []Difference
-	total int
+	first    []Difference
+	total    int
+	restored int // replicas whose state began with a snapshot
 }
 
 func (f *findings) add(d Difference) {

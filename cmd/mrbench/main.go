@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
+	"strconv"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -54,6 +55,8 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 // warmupFlag is the one flag whose zero can be said in a configuration, as
 // [bench.NoWarmup].
 const warmupFlag = "warmup"
+
+const snapshotsFlag = "snapshots"
 
 // refuseZeros refuses a zero for a flag whose default is another value: in the
 // configuration a zero selects that default, which is not what was typed. Each
@@ -128,6 +131,9 @@ the moment an operation was meant to start.`,
   # many groups, few of them busy, figures for a script
   mrbench run --groups 10000 --active 0.02 --json - | jq .ops_per_s
 
+  # a long run whose logs stay short, verified through snapshots
+  mrbench run --duration 1h --snapshots --verify
+
   # latency at a fixed load
   mrbench run --rate 100000 --duration 30s
 
@@ -160,6 +166,8 @@ the moment an operation was meant to start.`,
 	f.DurationVar(&cfg.Warmup, warmupFlag, cfg.Warmup, "load before it, not measured")
 	f.BoolVar(&sync, "sync", sync, "sync the log; false shows what syncs cost, and loses writes in a crash")
 	f.BoolVar(&cfg.Verify, "verify", cfg.Verify, "check afterwards that every acknowledged write is on every replica")
+	f.Uint64Var(&cfg.Snapshots, snapshotsFlag, cfg.Snapshots, fmt.Sprintf("have each group make a snapshot after so many writes, and compact its log; without a number %d", bench.DefaultSnapshots))
+	f.Lookup(snapshotsFlag).NoOptDefVal = strconv.Itoa(bench.DefaultSnapshots)
 	f.StringVar(&json, "json", "", "write the report as JSON to this file; - is standard output, and then nothing else goes there")
 	f.IntVar(&cfg.Procs, "procs", cfg.Procs, "GOMAXPROCS; 0 leaves it")
 	f.IntVar(&cfg.GCPercent, "gc-percent", cfg.GCPercent, "GOGC; 0 leaves it")
@@ -207,7 +215,8 @@ func newCrash(stdout, stderr io.Writer) *cobra.Command {
 		Long: `crash runs the stores in a child process under load, kills it with SIGKILL at a
 random moment, starts it again over the same directories, and checks that every
 acknowledged write is on every replica, that none was applied twice, and that
-replicas agree. Then the load goes on, for as many rounds as asked for.
+replicas agree. Then the load goes on, for as many rounds as asked for. In every
+other round groups make snapshots, and the next process begins with them.
 
 When something is lost the exit code is 1 and the directories are kept.`,
 		Example: `  mrbench crash --rounds 10 --groups 200
@@ -241,6 +250,7 @@ When something is lost the exit code is 1 and the directories are kept.`,
 	f.DurationVar(&cfg.MaxLoad, "max-load", cfg.MaxLoad, "longest time under load before a kill")
 	clusterFlags(f, &cfg.Config)
 	f.IntVar(&cfg.Inflight, "inflight", cfg.Inflight, "writes in flight per store")
+	f.Uint64Var(&cfg.Snapshots, snapshotsFlag, cfg.Snapshots, "writes after which a group makes a snapshot, in every other round")
 	f.StringVar(&json, "json", "", "write the report as JSON to this file; - is standard output, and then nothing else goes there")
 	cfg = bench.CrashConfig{} // as in run
 	return cmd

@@ -89,7 +89,7 @@ func TestHelp(t *testing.T) {
 // error. With a file both get theirs.
 func TestRunWritesJSON(t *testing.T) {
 	quick := func(json string) []string {
-		return []string{"run", "--groups", "3", "--duration", "50ms", "--warmup", "0s", "--sync=false", "--verify",
+		return []string{"run", "--groups", "3", "--duration", "50ms", "--warmup", "0s", "--sync=false", "--verify", "--snapshots",
 			"--segment-bytes", "4194304", "--dir", t.TempDir(), "--json", json}
 	}
 	check := func(data string) {
@@ -98,7 +98,7 @@ func TestRunWritesJSON(t *testing.T) {
 		if err := json.Unmarshal([]byte(data), &report); err != nil {
 			t.Fatalf("%v in %s", err, data)
 		}
-		if report.Verified == nil || !*report.Verified || report.Config.Groups != 3 || report.Config.Warmup != bench.NoWarmup {
+		if report.Verified == nil || !*report.Verified || report.Config.Groups != 3 || report.Config.Snapshots != bench.DefaultSnapshots || report.Config.Warmup != bench.NoWarmup {
 			t.Errorf("%s", data)
 		}
 	}
