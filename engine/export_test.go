@@ -7,3 +7,10 @@ func (s *Store) Budgets() (inflight, receive, apply, cached int64, held int) {
 	defer s.heldMu.Unlock()
 	return s.inflightBytes.Load(), s.receiveBytes.Load(), s.applyBytes.Load(), s.cachedBytes.Load(), len(s.held)
 }
+
+// Joins tells whether the replica of a group is in no membership that it knows of.
+func (g *Group) Joins() bool {
+	g.replica.turnMu.Lock()
+	defer g.replica.turnMu.Unlock()
+	return g.replica.joining
+}

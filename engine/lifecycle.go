@@ -103,6 +103,7 @@ func (s *Store) StartGroup(ctx context.Context, cfg GroupConfig) (*Group, error)
 	if err != nil {
 		return nil, err
 	}
+	r.joining = d.joining() // a snapshot may know that it was added
 	r.applied.Store(uint64(applied))
 	r.apply.members = d.members
 	if err := s.admit(r, d, isNew, applied, cfg.Priority); err != nil {
@@ -298,7 +299,7 @@ func (s *Store) StopGroup(ctx context.Context, id wire.GroupID) error {
 			return ctx.Err()
 		}
 	}
-	s.release(r) // false when somebody else was faster
+	s.letGo(r)
 	return nil
 }
 

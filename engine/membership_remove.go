@@ -75,9 +75,34 @@ func (r *replica) supersede() {
 	r.noteEnded() // it may have failed before
 }
 
-// forget lets go of a removed replica that has ended. It tells whether it did.
+// forget lets go of a removed replica that has ended, and of its snapshots. It
+// tells whether it did.
 func (s *Store) forget(r *replica) bool {
-	if r.removed.Load() == nil || s.failure.Load() != nil {
+	s.forgetMu.Lock()
+	defer s.forgetMu.Unlock()
+	return s.forgetLocked(r)
+}
+
+// letGo takes a replica that has ended off the list, with all that it has if it
+// was removed.
+func (s *Store) letGo(r *replica) {
+	s.forgetMu.Lock()
+	defer s.forgetMu.Unlock()
+	if s.forgetLocked(r) {
+		if told := s.cfg.Events.ReplicaRemoved; told != nil {
+			s.events.call(func() { told(r.removed.Load()) })
+		}
+		return
+	}
+	s.release(r) // false when somebody else was faster
+}
+
+// forgetLocked is forget. While r is listed there is no successor whose snapshots
+// these could be, and it stays listed: nobody else may release it.
+//
+// REQUIRES: s.forgetMu is held.
+func (s *Store) forgetLocked(r *replica) bool {
+	if r.removed.Load() == nil || s.failure.Load() != nil || !s.isListed(r) {
 		return false
 	}
 	for _, end := range []chan struct{}{r.apply.ended, r.logged} {
@@ -88,15 +113,22 @@ func (s *Store) forget(r *replica) bool {
 		}
 	}
 	s.snaps.forget(r)
-	if !s.release(r) {
-		return false
-	}
+	s.release(r)
 	s.metrics.removed.Add(1)
 	return true
 }
 
+// isListed tells whether r is the replica of its group on this store.
+func (s *Store) isListed(r *replica) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.groups[r.id] == r
+}
+
 // release takes a replica that has ended off the list and gives back its slot.
 // It tells whether it was there.
+//
+// REQUIRES: s.forgetMu is held.
 func (s *Store) release(r *replica) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -381,6 +381,8 @@ func (n *snapshots) suspect(r *replica, name snapfile.Name, err error) {
 func (n *snapshots) publish(name snapfile.Name) {
 	n.mu.Lock()
 	f := n.groupFiles(name.Group)
+	// One of this index that was to go, and was being read, has been replaced.
+	f.older = slices.DeleteFunc(f.older, func(index wire.Index) bool { return index == name.Index })
 	switch {
 	case name.Index > f.newest && f.newest != 0:
 		f.older = append(f.older, f.newest)

@@ -112,6 +112,9 @@ type place struct {
 	handler transport.Handler
 	books   map[wire.GroupID]*book
 	disks   map[wire.GroupID]*pages // of durable books
+
+	noEvents bool        // its event loop stands still
+	noLog    func() bool // says when its log does
 }
 
 // snapCluster is stepped stores on virtual disks, on the test's goroutine.
@@ -317,10 +320,10 @@ func (c *snapCluster) step(p *place) (did bool) {
 	for _, part := range []func(*engine.Stepper) bool{
 		func(d *engine.Stepper) bool { return c.deliver(p) },
 		func(d *engine.Stepper) bool { return d.Worker(0) },
-		func(d *engine.Stepper) bool { return d.Log() },
+		func(d *engine.Stepper) bool { return (p.noLog == nil || !p.noLog()) && d.Log() },
 		func(d *engine.Stepper) bool { return d.Applier(0) },
 		func(d *engine.Stepper) bool { return d.Snapshots() },
-		func(d *engine.Stepper) bool { return d.Events() },
+		func(d *engine.Stepper) bool { return !p.noEvents && d.Events() },
 		func(d *engine.Stepper) bool { return d.Maintain() },
 	} {
 		if p.steps == nil {

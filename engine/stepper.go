@@ -178,7 +178,8 @@ func (d *Stepper) StopGroup(id wire.GroupID) bool {
 			return false
 		}
 	}
-	return s.release(r)
+	s.letGo(r)
+	return true
 }
 
 // Close stops the store in good order, taking the steps that this needs. A

@@ -73,6 +73,10 @@ type Store struct {
 	joins     joinQueue
 	outliving outliving
 
+	// forgetMu is held by who lets go of a replica, so that what a removed one leaves
+	// behind is gone before its successor can begin. Taken before mu.
+	forgetMu sync.Mutex
+
 	mu        sync.RWMutex // guards the fields below; taken before replica.mu
 	groups    map[wire.GroupID]*replica
 	starting  map[wire.GroupID]bool // StartGroup is under way

@@ -1,0 +1,129 @@
+package engine_test
+
+import (
+	"slices"
+	"testing"
+
+	"multiraft/engine"
+	"multiraft/group"
+	"multiraft/internal/vfs"
+	"multiraft/wire"
+)
+
+// changeOne changes one member of group 1 by way of its leader, and steps until that
+// is done.
+func (c *snapCluster) changeOne(change group.Change) {
+	c.t.Helper()
+	done := false
+	err := c.group(c.leader(1), 1).ChangeMembersAsync(group.MembershipChange{Changes: []group.Change{change}}, func(_ engine.Membership, err error) {
+		if done = true; err != nil {
+			c.t.Error(err)
+		}
+	})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.until("change of the members", func() bool { return done })
+}
+
+// leadElsewhere has group 1 led by another store than the one at a place.
+func (c *snapCluster) leadElsewhere(at int) {
+	c.t.Helper()
+	c.leader(1)
+	if g := c.group(at, 1); g.IsLeader() {
+		if err := c.places[at].steps.TransferLeader(g, wire.ReplicaID((at+1)%len(c.places)+1)); err != nil {
+			c.t.Fatal(err)
+		}
+		c.until("transfer", func() bool { return !c.group(at, 1).IsLeader() && c.leader(1) != at })
+	}
+}
+
+// A removed replica is let go of by StopGroup before the event loop comes to it. Its
+// successor begins, and installs a snapshot, which is its own to keep.
+func TestSuccessorKeepsItsSnapshot(t *testing.T) {
+	var told []wire.ReplicaID
+	c := newSnapCluster(t, 3, []wire.GroupID{1}, func(cfg *engine.Config) {
+		cfg.Events.ReplicaRemoved = func(err *engine.ReplicaRemovedError) { told = append(told, err.Replica) }
+	})
+	c.mustOpen(0, 1, 2)
+	c.write(1, 150)
+	c.leadElsewhere(2)
+	p := c.places[2]
+	p.noEvents = true
+	c.changeOne(group.Change{Op: group.Remove, Replica: 3})
+	buried := func() bool { return len(p.steps.Stored(1).Meta()) > 0 && p.steps.Stored(1).Last() == 0 }
+	c.until("tombstone", buried)
+	if !p.steps.StopGroup(1) {
+		t.Fatal("a replica that was buried has not stopped")
+	}
+	if files := p.snapshotFiles(t); len(files) != 0 {
+		t.Errorf("the removed replica left %v", files)
+	}
+	c.changeOne(group.Change{Op: group.AddLearner, Replica: 4, Store: 3})
+	b := &book{}
+	p.books[1] = b
+	if _, err := p.store.StartGroup(t.Context(), engine.GroupConfig{ID: 1, Replica: 4, Join: true, StateMachine: b}); err != nil {
+		t.Fatal(err)
+	}
+	c.until("snapshot", func() bool { return len(b.commands) == 150 && b.restores == 1 })
+	had := p.snapshotFiles(t)
+	p.noEvents = false
+	c.settle()
+	if files := p.snapshotFiles(t); len(had) != 1 || !slices.Equal(files, had) {
+		t.Errorf("the successor had %v, the event loop left %v", had, files)
+	}
+	if !slices.Equal(told, []wire.ReplicaID{3}) {
+		t.Errorf("removed, as the host was told: %v", told)
+	}
+	c.crash(2, vfs.ProcessDies)
+	if err := c.open(2); err != nil {
+		t.Fatal(err)
+	}
+	c.until("restart", func() bool { return len(p.books[1].commands) == 150 })
+}
+
+// A replica that joins by a snapshot crashes when the snapshot is durable and the log
+// knows nothing of it. It finds at its start that it was added.
+func TestJoinerLearnsFromItsSnapshot(t *testing.T) {
+	c := newSnapCluster(t, 3, []wire.GroupID{1}, nil)
+	c.mustOpen(0, 1, 2)
+	c.write(1, 150)
+	c.leadElsewhere(2)
+	p := c.places[2]
+	c.changeOne(group.Change{Op: group.Remove, Replica: 3})
+	c.until("end of the old replica", func() bool { _, running := p.store.Group(1); return !running })
+	c.changeOne(group.Change{Op: group.AddLearner, Replica: 4, Store: 3})
+	c.write(1, 100) // the membership is in the snapshots from here on
+	start := func() *engine.Group {
+		b := &book{}
+		p.books[1] = b
+		g, err := p.store.StartGroup(t.Context(), engine.GroupConfig{ID: 1, Replica: 4, Join: true, StateMachine: b})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return g
+	}
+	if g := start(); !g.Joins() {
+		t.Fatal("knows at once that it is a member")
+	}
+	p.noLog = func() bool { return len(p.snapshotFiles(t)) > 0 }
+	c.until("snapshot", func() bool { return len(p.snapshotFiles(t)) > 0 })
+	c.tick(3)
+	if p.steps.Stored(1).Last() != 0 {
+		t.Fatal("the install is in the log")
+	}
+	c.crash(2, vfs.ProcessDies)
+	p.noLog = nil
+	c.groups = nil
+	if err := c.open(2); err != nil {
+		t.Fatal(err)
+	}
+	c.groups = []wire.GroupID{1}
+	g := start()
+	if p.steps.Stored(1).Last() == 0 || p.books[1].restores != 1 {
+		t.Fatal("the install was not finished")
+	}
+	if g.Joins() {
+		t.Error("does not know that it is a member")
+	}
+}
