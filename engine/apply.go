@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"sync"
@@ -277,6 +278,9 @@ func (a *applier) committedFromLog(r *replica, first, last wire.Index) {
 	for first <= last {
 		var err error
 		a.buf, err = r.log.Blocks(first, last+1, applyReadBytes, a.buf[:0])
+		if errors.Is(err, wire.ErrCompacted) && uint64(last) < r.installing.Load() {
+			return // the log goes on behind a snapshot that holds them
+		}
 		if err != nil {
 			r.fail(fmt.Errorf("read committed entries [%d,%d]: %w", first, last, err))
 			return

@@ -43,6 +43,7 @@
 //   - E11: a log is compacted only behind a snapshot, or the reported index of a
 //     durable machine, that is durable. A file with the name of a snapshot holds
 //     committed entries only.
+//     From the log batch of an install on, its file is the newest of its group.
 //   - E12: from the log batch of an install to Restore of the core nothing else of
 //     that core is called; a start finishes an install whose file is whole.
 //

@@ -64,6 +64,9 @@ type replica struct {
 	// keptMembership is the index of the newest membership that became durable
 	// while the replica runs.
 	keptMembership atomic.Uint64
+	// installing is the index of the last snapshot that began to take the place of
+	// log and state, stored before the log loses what is in front of it.
+	installing atomic.Uint64
 	// starved is set while the core keeps committed entries back until it has
 	// heard of those applied, or a change of the members waits for it to. The worker stores starved and then looks at applied,
 	// the applier stores applied and then looks at starved: one of them sees the

@@ -40,6 +40,7 @@ type snapshots struct {
 	inbox  []snapEvent
 	queued int // bytes of chunks in inbox
 	files  map[wire.GroupID]*groupFiles
+	going  snapfile.Name // being removed by discard
 
 	events   []snapEvent
 	jobs     []func() // of a stepped store
@@ -379,7 +380,18 @@ func (n *snapshots) suspect(r *replica, name snapfile.Name, err error) {
 // publish makes a file that is durable the newest of its group. Older ones go as
 // soon as nobody reads them.
 func (n *snapshots) publish(name snapfile.Name) {
+	n.adopt(name)
+	n.prune(name.Group)
+}
+
+// adopt is publish without I/O: older files stay until something else looks. It
+// returns false for a file that is just being removed.
+func (n *snapshots) adopt(name snapfile.Name) bool {
 	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.going == name {
+		return false
+	}
 	f := n.groupFiles(name.Group)
 	// One of this index that was to go, and was being read, has been replaced.
 	f.older = slices.DeleteFunc(f.older, func(index wire.Index) bool { return index == name.Index })
@@ -392,8 +404,7 @@ func (n *snapshots) publish(name snapfile.Name) {
 	default:
 		f.older = append(f.older, name.Index)
 	}
-	n.mu.Unlock()
-	n.prune(name.Group)
+	return true
 }
 
 // prune removes the older files of a group unless one is being read.
@@ -413,16 +424,25 @@ func (n *snapshots) prune(id wire.GroupID) {
 	}
 }
 
+// pin keeps all files of a group until unpin.
+func (n *snapshots) pin(id wire.GroupID) {
+	n.mu.Lock()
+	n.groupFiles(id).pins++
+	n.mu.Unlock()
+}
+
+func (n *snapshots) unpin(id wire.GroupID) {
+	n.mu.Lock()
+	n.groupFiles(id).pins--
+	n.mu.Unlock()
+}
+
 // open opens a snapshot for reading. While it is open no file of its group is
 // removed; release closes it.
 func (n *snapshots) open(name snapfile.Name) (file *snapfile.File, release func(), err error) {
-	n.mu.Lock()
-	n.groupFiles(name.Group).pins++
-	n.mu.Unlock()
+	n.pin(name.Group)
 	unpin := func() {
-		n.mu.Lock()
-		n.groupFiles(name.Group).pins--
-		n.mu.Unlock()
+		n.unpin(name.Group)
 		n.prune(name.Group)
 	}
 	if file, err = n.dir.Open(name); err != nil {
@@ -435,22 +455,48 @@ func (n *snapshots) open(name snapfile.Name) (file *snapfile.File, release func(
 	}, nil
 }
 
-// drop takes a damaged file out of use.
-func (n *snapshots) drop(name snapfile.Name) {
+// drop takes damaged files out of use. The newest of the others takes their place.
+func (n *snapshots) drop(id wire.GroupID, damaged []wire.Index) {
 	n.mu.Lock()
-	if f := n.files[name.Group]; f != nil && f.newest == name.Index {
-		f.newest, f.bad = 0, false
-		f.older = append(f.older, name.Index)
+	defer n.mu.Unlock()
+	f := n.files[id]
+	if f == nil || !slices.Contains(damaged, f.newest) {
+		return // it may be that they are older ones, which go anyway
 	}
-	n.mu.Unlock()
-	n.prune(name.Group)
+	f.older = append(f.older, f.newest)
+	f.newest, f.bad = 0, false
+	for _, index := range f.older {
+		if !slices.Contains(damaged, index) {
+			f.newest = max(f.newest, index)
+		}
+	}
+	f.older = slices.DeleteFunc(f.older, func(index wire.Index) bool { return index == f.newest })
 }
 
-// discard removes a file that was received and will not be installed.
+// discard removes a file that was received and will not be installed. The group
+// may have a snapshot of the same entry by now, under the same name: one that it
+// made, or that it installs from another transfer.
 func (n *snapshots) discard(name snapfile.Name) {
-	if newest, ok := n.newest(name.Group); !ok || newest != name.Index {
-		n.note("remove a snapshot that is not needed", name, n.dir.Remove(name))
+	for _, m := range n.making {
+		if m.captured && m.replica.id == name.Group && m.index == name.Index {
+			m.discard = true // it is not known whose file that is before the job has ended
+			return
+		}
 	}
+	n.mu.Lock()
+	f := n.files[name.Group]
+	known := f != nil && (f.newest == name.Index || slices.Contains(f.older, name.Index))
+	if !known {
+		n.going = name
+	}
+	n.mu.Unlock()
+	if known {
+		return
+	}
+	n.note("remove a snapshot that is not needed", name, n.dir.Remove(name))
+	n.mu.Lock()
+	n.going = snapfile.Name{}
+	n.mu.Unlock()
 }
 
 // forget removes everything of a replica that was removed from its group.

@@ -24,8 +24,8 @@ import (
 //	loop:    the file is whole and durable under its name
 //	turn:    the core agrees; one log batch has the restart of the log behind the
 //	         snapshot and the membership. The core is left alone from here on
-//	applier: once that is durable, and all before is applied, the machine takes
-//	         the state, on a goroutine of its own
+//	applier: once that is durable, the machine takes the state, on a goroutine of
+//	         its own. What is committed before and not applied yet may be skipped
 //	turn:    the core goes on from the snapshot
 //
 // Until then the replica neither votes nor promises anything. What peers send is
@@ -89,6 +89,12 @@ func (w *worker) beginInstall(r *replica, in *install) (begun bool) {
 		w.store.snaps.post(snapEvent{kind: snapDiscard, group: r.id, index: in.info.Index})
 		return false
 	}
+	// From here on the file is what the log begins behind: nothing may take it away,
+	// and a start in the same process must find it, whatever becomes of the machine.
+	if !w.store.snaps.adopt(in.name()) {
+		return false // it was not wanted a moment ago; it is offered again
+	}
+	r.installing.Store(uint64(in.info.Index))
 	// The restart stands first: a start that finds it without the members has them
 	// from the file, but members without it would vouch for entries that the
 	// snapshot contradicts.
@@ -120,9 +126,6 @@ func (w *worker) holdInstall(r *replica, box *mailbox, now uint64) {
 			box.ack.Term, box.ack.Index = in.ack.Term, in.ack.Index
 		}
 		in.ack = box.ack
-	}
-	if mail := box.snap; mail != nil && mail.install != nil && mail.install.name() != in.name() {
-		w.store.snaps.post(snapEvent{kind: snapDiscard, group: r.id, index: mail.install.info.Index})
 	}
 	if len(box.reads) > 0 {
 		w.startReads(r, box.reads, now)
@@ -220,10 +223,10 @@ func (s *stoppedReader) Read(b []byte) (int, error) {
 	return s.from.Read(b)
 }
 
-// restored makes an installed file the one of its group.
+// restored goes on when the machine has the state, or has not.
 func (n *snapshots) restored(e *snapEvent) {
 	if e.install.err == nil {
-		n.publish(e.install.name())
+		n.prune(e.install.info.Group)
 	} else {
 		n.failed("install a snapshot", e.install.name(), e.install.err)
 	}
@@ -315,13 +318,24 @@ func (s *Store) begin(ctx context.Context, r *replica, cfg *GroupConfig, d *desc
 // from, nil when it needs none: its machine has all that the log has not, and
 // keeps it itself.
 func (s *Store) usableSnapshot(r *replica, machine wire.Index) (*snapfile.Info, error) {
-	var damage error
-	var damaged []snapfile.Name
-	drop := func() {
-		for _, name := range damaged {
-			s.snaps.drop(name)
-		}
+	// Each look at a file would otherwise remove what may have to be tried next.
+	s.snaps.pin(r.id)
+	info, damaged, err := s.chooseSnapshot(r, machine)
+	if err != nil {
+		// Nothing is removed: what to do is for an operator to say.
+		s.snaps.unpin(r.id)
+		return nil, err
 	}
+	s.snaps.drop(r.id, damaged)
+	s.snaps.unpin(r.id)
+	s.snaps.prune(r.id)
+	return info, nil
+}
+
+// chooseSnapshot is usableSnapshot without a change to the files. It also returns
+// those that are damaged.
+func (s *Store) chooseSnapshot(r *replica, machine wire.Index) (info *snapfile.Info, damaged []wire.Index, err error) {
+	var damage error
 	for _, index := range s.snaps.candidates(r.id) {
 		name := snapfile.Name{Group: r.id, Index: index}
 		if index <= machine || index+1 < r.log.First() {
@@ -343,20 +357,18 @@ func (s *Store) usableSnapshot(r *replica, machine wire.Index) (*snapfile.Info, 
 		var bad *snapfile.DamageError
 		switch {
 		case err == nil:
-			drop()
-			return info, nil
+			return info, damaged, nil
 		case errors.As(err, &bad), errors.Is(err, fs.ErrNotExist):
 			s.snaps.failed("a stored snapshot is damaged", name, err)
-			damage, damaged = errors.Join(damage, err), append(damaged, name)
+			damage, damaged = errors.Join(damage, err), append(damaged, index)
 		default:
-			return nil, &SnapshotError{Group: r.id, Index: index, Err: err}
+			return nil, nil, &SnapshotError{Group: r.id, Index: index, Err: err}
 		}
 	}
 	if damage != nil && machine+1 < r.log.First() {
-		return nil, &SnapshotError{Group: r.id, Index: r.log.First() - 1, Err: damage}
+		return nil, nil, &SnapshotError{Group: r.id, Index: r.log.First() - 1, Err: damage}
 	}
-	drop()
-	return nil, nil
+	return nil, damaged, nil
 }
 
 // holds tells whether the log has the last entry of a snapshot, or begins behind

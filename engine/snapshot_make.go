@@ -103,7 +103,9 @@ func appliedIndex(d Durable) (index wire.Index, err error) {
 // making is one wish for a snapshot, or several for the same one.
 type making struct {
 	replica  *replica
-	captured bool // later wishes are for the next one
+	captured bool       // later wishes are for the next one
+	index    wire.Index // of what was captured
+	discard  bool       // a received file of that index is not wanted, if it is there alone
 	notify   []func(wire.Index, error)
 	again    []func(wire.Index, error)
 	wanted   bool // again, be it that nobody is to be told
@@ -265,7 +267,7 @@ func (n *snapshots) captured(e *snapEvent) {
 		n.finishMaking(m, e.index, e.err)
 		return
 	}
-	m.captured = true
+	m.captured, m.index = true, e.index
 	meta := snapfile.Meta{
 		Cluster: n.store.cfg.Cluster, Store: n.store.cfg.ID, Group: m.replica.id, Index: e.index, Term: e.capture.term,
 		Nonce: n.store.seeds.Uint64(), ChunkBytes: n.store.cfg.SnapshotChunkBytes, Members: *e.capture.members,
@@ -346,6 +348,9 @@ func (n *snapshots) made(e *snapEvent) {
 	}
 	r.toApplier(applyTask{kind: taskWrote, replica: r, last: e.index, bytes: bytes, err: e.err})
 	n.finishMaking(m, e.index, e.err)
+	if m.discard && e.err != nil {
+		n.discard(name)
+	}
 }
 
 // finishMaking tells those who wait, and goes on with later wishes.
@@ -404,12 +409,13 @@ type sendReport struct {
 	ok    bool
 }
 
-// postSnap changes what waits for the next turn, and wakes the group.
-func (r *replica) postSnap(change func(*snapMail)) {
+// postSnap changes what waits for the next turn, and wakes the group. It returns
+// false when there will be no turn.
+func (r *replica) postSnap(change func(*snapMail)) bool {
 	r.mu.Lock()
 	if r.box.closed {
 		r.mu.Unlock()
-		return
+		return false
 	}
 	if r.box.snap == nil {
 		r.box.snap = &snapMail{}
@@ -417,6 +423,7 @@ func (r *replica) postSnap(change func(*snapMail)) {
 	change(r.box.snap)
 	r.mu.Unlock()
 	r.store.sched.Set(r.slot, flagControl)
+	return true
 }
 
 // compact drops the log up to index, but for what followers are likely to need:

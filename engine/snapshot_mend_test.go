@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"testing"
 
@@ -11,13 +12,6 @@ import (
 	"multiraft/raftlog"
 	"multiraft/wire"
 )
-
-// impatient has its callers not wait: the test's goroutine does what they would
-// wait for.
-type impatient struct{ context.Context }
-
-func (impatient) Done() <-chan struct{} { c := make(chan struct{}); close(c); return c }
-func (impatient) Err() error            { return nil }
 
 // copyFile copies a file of one disk to another.
 func copyFile(t *testing.T, from, to *vfs.MemFS, name string) {
@@ -114,4 +108,203 @@ func TestStartGivesUpWhatASnapshotContradicts(t *testing.T) {
 	c.pass = nil
 	c.write(1, 2)
 	c.until("all have the same", func() bool { return c.converged(127) })
+}
+
+// stepBut lets all stores do what there is to do, one of them without its
+// appliers and its event loop.
+func (c *snapCluster) stepBut(frozen int) {
+	for again := true; again; {
+		again = false
+		for at, p := range c.places {
+			if at != frozen {
+				again = c.step(p) || again
+				continue
+			}
+			d := p.steps
+			for _, did := range []bool{c.deliver(p), d.Worker(0), d.Log(), d.Snapshots(), d.Maintain()} {
+				again = did || again
+			}
+		}
+	}
+}
+
+// TestInstallOvertakesSlowMachine: a snapshot comes while the machine has not yet
+// applied what was committed and is to be read from the log, which goes on behind
+// the snapshot. That is no fault of the group: the state holds all of it.
+func TestInstallOvertakesSlowMachine(t *testing.T) {
+	c := newSnapCluster(t, 3, []wire.GroupID{1}, func(cfg *engine.Config) { cfg.Tuning.MaxCommittedBytes = 128 })
+	c.mustOpen(0, 1, 2)
+	c.write(1, 30)
+	c.until("beginning", func() bool { return c.converged(30) })
+	c.close(2)
+	c.write(1, 150)
+	c.tick(50)
+	c.write(1, 50)
+	cut := true
+	c.pass = func(from, to wire.StoreID, _ *wire.Message) bool { return !cut || from != 3 && to != 3 }
+	c.mustOpen(2)
+	tick := func() {
+		for _, p := range c.places {
+			p.steps.Tick()
+		}
+		c.stepBut(2)
+	}
+	for range 60 { // it misses its leader, and hands out what it knows to be committed
+		tick()
+	}
+	cut = false
+	overtaken := func() bool { st := c.group(2, 1).Status(); return st.First > 100 && st.Applied < 30 }
+	for range 300 {
+		if tick(); overtaken() {
+			break
+		}
+	}
+	if !overtaken() {
+		t.Fatalf("the install did not overtake the machine: %+v", c.group(2, 1).Status())
+	}
+	c.settle()
+	if err := c.group(2, 1).Err(); err != nil {
+		t.Fatal(err)
+	}
+	c.until("all have the same", func() bool { return c.converged(230) })
+	c.ordered()
+}
+
+// stopGroup stops a group while the test's goroutine steps the store.
+func (c *snapCluster) stopGroup(at int, id wire.GroupID) {
+	c.t.Helper()
+	p := c.places[at]
+	gone, cancel := context.WithCancel(c.t.Context())
+	cancel()
+	if err := p.store.StopGroup(gone, id); err == nil {
+		return
+	}
+	c.settle()
+	if err := p.store.StopGroup(c.t.Context(), id); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// startGroup starts it again, with a machine that has no state.
+func (c *snapCluster) startGroup(at int, id wire.GroupID) {
+	c.t.Helper()
+	p := c.places[at]
+	if _, err := p.store.StartGroup(c.t.Context(), engine.GroupConfig{ID: id, Members: c.members, StateMachine: c.machine(p, id)}); err != nil {
+		c.t.Fatalf("start again in the same store: %v", err)
+	}
+}
+
+// TestStartAfterInterruptedInstall: a group whose install came to nothing because
+// the machine failed, or because it was stopped in the middle, starts again in the
+// same store, and goes on from the snapshot.
+func TestStartAfterInterruptedInstall(t *testing.T) {
+	for _, stopped := range []bool{false, true} {
+		c := newSnapCluster(t, 3, []wire.GroupID{1}, nil)
+		behind(t, c)
+		c.mustOpen(2)
+		if stopped {
+			for i := 0; c.group(2, 1).Status().First < 100; i++ {
+				if i == 1000 {
+					t.Fatal("the log never went on behind a snapshot")
+				}
+				for _, p := range c.places {
+					p.steps.Tick()
+				}
+				c.stepBut(2)
+			}
+		} else {
+			c.places[2].books[1].fail = errBook
+			c.until("failed", func() bool { return c.group(2, 1).Err() != nil })
+		}
+		c.stopGroup(2, 1)
+		c.startGroup(2, 1)
+		c.until("all have the same", func() bool { return c.converged(205) })
+		if n := len(c.places[2].snapshotFiles(t)); n != 1 {
+			t.Errorf("stopped %v: %d files", stopped, n)
+		}
+		c.ordered()
+	}
+}
+
+// TestReceivedFileOfStoppedGroup: a snapshot that is whole when its group stops
+// leaves no file behind that nobody knows of, and the next life gets it again.
+func TestReceivedFileOfStoppedGroup(t *testing.T) {
+	c := newSnapCluster(t, 3, []wire.GroupID{1}, nil)
+	behind(t, c)
+	c.mustOpen(2)
+	p := c.places[2]
+	received := func() bool { return p.store.Metrics().SnapshotsReceived > 0 }
+	for i := 0; !received(); i++ {
+		if i == 5000 {
+			t.Fatal("nothing was received")
+		}
+		for _, q := range c.places {
+			q.steps.Tick()
+			for range 3 {
+				if !received() {
+					c.step(q)
+				}
+			}
+		}
+	}
+	if files := p.snapshotFiles(t); len(files) != 1 {
+		t.Fatalf("files: %v", files)
+	}
+	c.pass = func(from, to wire.StoreID, _ *wire.Message) bool { return from != 3 && to != 3 }
+	c.stopGroup(2, 1)
+	c.settle()
+	if m, files := p.store.Metrics(), p.snapshotFiles(t); m.SnapshotsInstalled != 0 || len(files) != 0 {
+		t.Fatalf("%d installed, files left: %v", m.SnapshotsInstalled, files)
+	}
+	c.pass = nil
+	c.startGroup(2, 1)
+	c.until("all have the same", func() bool { return c.converged(205) })
+}
+
+// TestStartFromOlderSnapshot: looking at a damaged newest snapshot removes none
+// of the older ones, which are tried next; once one of them is chosen the others
+// go. When none will do, all of them stay for whoever has to decide.
+func TestStartFromOlderSnapshot(t *testing.T) {
+	for _, usable := range []bool{true, false} {
+		c := newSnapCluster(t, 1, []wire.GroupID{1}, nil)
+		c.mustOpen(0)
+		c.write(1, 100)
+		c.close(0)
+		p := c.places[0]
+		good := p.snapshotFiles(t)
+		if len(good) != 1 {
+			t.Fatalf("files: %v", good)
+		}
+		for _, name := range []string{"0000000000000001-00000000000000f0.snap", "0000000000000001-00000000000000f1.snap"} {
+			writeFile(t, p.fs, "/store/snapshots/"+name, make([]byte, 5000))
+		}
+		if !usable {
+			if err := p.fs.FlipBit("/store/snapshots/"+good[0], 600, 3); err != nil {
+				t.Fatal(err)
+			}
+		}
+		before := p.snapshotFiles(t)
+		err := c.open(0)
+		if !usable {
+			var damage *engine.SnapshotError
+			if !errors.As(err, &damage) {
+				t.Errorf("start with damaged snapshots only: %v", err)
+			}
+			if after := p.snapshotFiles(t); !slices.Equal(before, after) {
+				t.Errorf("files %v, before %v", after, before)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if after := p.snapshotFiles(t); !slices.Equal(after, good) {
+			t.Errorf("files %v, want %v", after, good)
+		}
+		c.until("started", func() bool { return c.converged(100) })
+		if b := p.books[1]; b.restores != 1 {
+			t.Errorf("restored %d times", b.restores)
+		}
+		c.write(1, 60)
+	}
 }

@@ -202,7 +202,12 @@ func (n *snapshots) complete(t *receiving) {
 	n.send(t.store, t.message(t.info.Chunks, true))
 	n.endReceive(t, true)
 	info := t.info
-	t.replica.postSnap(func(m *snapMail) { m.install = &install{info: &info} })
+	in := &install{info: &info}
+	refused := in
+	if t.replica.postSnap(func(m *snapMail) { refused, m.install = m.install, in }) && (refused == nil || refused.name() == name) {
+		return
+	}
+	n.discard(refused.name()) // the replica has ended, or an older one waited for its turn
 }
 
 // abandon drops what came, because the disk does not take it.

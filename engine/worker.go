@@ -510,6 +510,12 @@ func (w *worker) answer(r *replica, box *mailbox, err error) {
 // refuse takes what clients want out of a mailbox, and has them hear err.
 func (w *worker) refuse(r *replica, box *mailbox, err error) {
 	q := &w.apply[r.applier.at]
+	if mail := box.snap; mail != nil && mail.install != nil {
+		// Nobody installs it here any more; unless an install of it was begun, the
+		// next life of the group gets it from whoever leads then.
+		w.store.snaps.post(snapEvent{kind: snapDiscard, group: r.id, index: mail.install.info.Index})
+		mail.install = nil
+	}
 	for _, run := range box.full {
 		q.tasks = append(q.tasks, applyTask{kind: taskRefused, replica: r, pending: run.pending, err: err})
 	}
