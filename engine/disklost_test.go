@@ -1,11 +1,14 @@
 package engine_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"multiraft/engine"
 	"multiraft/wire"
@@ -82,6 +85,13 @@ func TestDiskLost(t *testing.T) {
 			introduce()
 			isRefused() // an older copy is not an empty disk
 			f.lead("remove", func(g *engine.Group) error { return g.RemoveReplica(f.ctx(), wire.ReplicaID(lost)) })
+			f.until("who adds a replica there is told why it does not come", func() bool {
+				ctx, cancel := context.WithTimeout(f.ctx(), 20*time.Millisecond)
+				defer cancel()
+				_, err := f.leader(1).AddReplica(ctx, engine.Member{Store: lost})
+				return err != nil && strings.Contains(err.Error(), fmt.Sprintf("store %d is not connected: ", lost)) &&
+					strings.Contains(err.Error(), "incarnation")
+			})
 
 			empty()
 			var fault *engine.ConfigError

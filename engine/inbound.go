@@ -128,12 +128,14 @@ func (s *Store) badFrame(from wire.StoreID, err error) {
 // PeerUp is called by the transport when a peer can be reached.
 func (s *Store) PeerUp(peer wire.StoreID, incarnation uint64) {
 	s.cfg.Logger.Info("peer store is connected", zap.Uint64("peer", uint64(peer)), zap.Uint64("incarnation", incarnation))
+	s.links.note(peer, linkState{up: true})
 	s.snaps.post(snapEvent{kind: snapPeerUp, store: peer})
 }
 
 // PeerDown is called by the transport when a peer cannot be reached any more.
 // Leaders then probe its replicas instead of sending ahead.
 func (s *Store) PeerDown(peer wire.StoreID, err error) {
+	s.links.note(peer, linkState{err: err})
 	s.cfg.Logger.Info("peer store is disconnected", zap.Uint64("peer", uint64(peer)), zap.Error(err))
 	var slots []scheduler.Slot
 	s.mu.RLock()

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 
 	"multiraft/group"
@@ -142,16 +143,16 @@ func (r *replica) obey(t *transfer) error {
 	case orderForget:
 		r.core.ForgetLeader()
 	}
-	return transferRefusal(err)
+	return r.transferRefusal(err)
 }
 
 // transferRefusal turns the core's word into the engine's.
-func transferRefusal(err error) error {
+func (r *replica) transferRefusal(err error) error {
 	switch {
 	case errors.Is(err, group.ErrNoLeader):
 		return ErrNoLeader
 	case errors.Is(err, group.ErrUnknownReplica), errors.Is(err, group.ErrLearner), errors.Is(err, group.ErrNotVoter):
-		return ErrNotVoter
+		return fmt.Errorf("group %d: %w", r.id, ErrNotVoter)
 	}
 	return err
 }

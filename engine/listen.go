@@ -29,6 +29,7 @@ func (s *Store) listenTCP() (transport.Transport, error) {
 		Limits:      cfg.Limits,
 		Rand:        s.seeds.Uint64,
 		HelloRefused: func(err *transport.HelloError) {
+			s.links.refused(err)
 			if ok, missed := refused.allow(time.Now()); ok {
 				cfg.Logger.Warn("hello refused", zap.Error(err), zap.Uint64("not logged", missed))
 			}

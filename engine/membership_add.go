@@ -20,7 +20,8 @@ import (
 // others that are under way are waited for. When AddReplica ends early, because
 // ctx ended or leadership was lost, the replica stays what it is, and calling it
 // again, on whoever leads, goes on from there: a store has one replica of a
-// group at most. Errors are those of ChangeMembers.
+// group at most; RemoveReplica takes it back. Errors are those of ChangeMembers;
+// that of ctx comes with what was waited for.
 func (g *Group) AddReplica(ctx context.Context, m Member) (Member, error) {
 	return g.bring(ctx, m, wire.Voter, 0)
 }

@@ -95,8 +95,57 @@ func (g *Group) request(ctx context.Context, q *memberRequest) (Membership, erro
 		return o.membership, o.err
 	case <-ctx.Done():
 		q.dropped.Store(true)
-		return Membership{}, ctx.Err()
+		return Membership{}, fmt.Errorf("group %d: %s: %w", g.ID(), g.replica.waitsFor(q), ctx.Err())
 	}
+}
+
+// waitsFor tells in words what a request waits for that has no outcome.
+func (r *replica) waitsFor(q *memberRequest) string {
+	r.turnMu.Lock()
+	defer r.turnMu.Unlock()
+	if r.core == nil {
+		return "the replica has ended"
+	}
+	var st group.Status
+	r.core.Status(&st)
+	switch m := publicMembership(st.Members); {
+	case q.index > m.Index:
+		return fmt.Sprintf("the change is entry %d, which waits to be committed and applied", q.index)
+	case q.caughtUp != 0:
+		return r.lags(q.caughtUp, &st)
+	case m.Joint && !st.Members.AutoLeave:
+		return "the configuration is joint and waits for LeaveJoint"
+	case m.Joint:
+		return "the configuration is joint and waits to be left"
+	}
+	return "an earlier change, or the first entry of this leader, waits to be applied"
+}
+
+// lags tells in words how far a member is that has to catch up.
+func (r *replica) lags(id wire.ReplicaID, st *group.Status) string {
+	store := wire.StoreID(0)
+	for _, m := range st.Members.Members {
+		if m.Replica == id {
+			store = m.Store
+		}
+	}
+	who := fmt.Sprintf("replica %d, a learner on store %d, waits to catch up", id, store)
+	for _, p := range st.Progress {
+		if p.Replica != id {
+			continue
+		}
+		problem := r.store.links.problem(store)
+		switch {
+		case p.Unheard && problem != "":
+			return who + ": " + problem
+		case p.Unheard:
+			return who + ": its store does not run it, see Config.Join"
+		case problem != "":
+			who += ": " + problem
+		}
+		return fmt.Sprintf("%s: it has %d of %d entries, state %s", who, p.Match, st.Commit, p.State)
+	}
+	return who
 }
 
 // enqueueChange puts a request into the mailbox.

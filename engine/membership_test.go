@@ -1,9 +1,12 @@
 package engine_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
@@ -225,6 +228,61 @@ func TestRemoveGroup(t *testing.T) {
 	}
 	c.join(3, 1, 4)
 	c.until("the next replica follows", func() bool { return fmt.Sprint(c.machines[3][1].snapshot()) == "[a]" })
+}
+
+// Who waits in vain is told for what.
+func TestWaitingTellsWhy(t *testing.T) {
+	c := newCluster(t, nil) // whose stores join nothing by themselves
+	g := c.startAlone(1)
+	c.propose(1, "a")
+	told := func(what string, call func(context.Context) error) {
+		t.Helper()
+		var err error
+		c.until("to be told that "+what, func() bool {
+			ctx, cancel := context.WithTimeout(c.ctx(), 10*time.Millisecond)
+			defer cancel()
+			err = call(ctx)
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Fatalf("%v, want a context.DeadlineExceeded", err)
+			}
+			return strings.Contains(err.Error(), what) && strings.Contains(err.Error(), "group 1")
+		})
+	}
+	add := func(store wire.StoreID) func(context.Context) error {
+		return func(ctx context.Context) error {
+			_, err := g.AddReplica(ctx, engine.Member{Store: store})
+			return err
+		}
+	}
+	told("replica 2, a learner on store 77, waits to catch up: store 77 was never connected", add(77))
+	told("replica 3, a learner on store 2, waits to catch up: its store does not run it", add(2))
+}
+
+// A joint configuration that nobody leaves holds up those who wait.
+func TestWaitingForLeaveJoint(t *testing.T) {
+	c := newCluster(t, nil)
+	g := c.startAlone(1)
+	c.propose(1, "a")
+	if _, err := g.ChangeMembers(c.ctx(), group.MembershipChange{
+		Changes: []group.Change{{Op: group.AddLearner, Replica: 2, Store: 2}}, Joint: true, Leave: group.LeaveExplicit,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	c.until("to be told to leave", func() bool {
+		ctx, cancel := context.WithTimeout(c.ctx(), 10*time.Millisecond)
+		defer cancel()
+		err := g.RemoveReplica(ctx, 2)
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("%v, want a context.DeadlineExceeded", err)
+		}
+		return strings.Contains(err.Error(), "LeaveJoint")
+	})
+	if err := g.TransferLeader(c.ctx(), 2); !errors.Is(err, engine.ErrNotVoter) || !strings.Contains(err.Error(), "group 1") {
+		t.Errorf("transfer to a learner: %v, want ErrNotVoter of group 1", err)
+	}
+	if _, err := g.Snapshot(c.ctx()); !errors.Is(err, engine.ErrNoSnapshotter) || !strings.Contains(err.Error(), "group 1") {
+		t.Errorf("snapshot: %v, want ErrNoSnapshotter of group 1", err)
+	}
 }
 
 // A group may begin with learners; they follow and are never handed the lead.

@@ -219,7 +219,7 @@ func (a *applier) captureState(r *replica) (*capture, wire.Index, error) {
 	case r.ending() != nil:
 		return nil, 0, r.ending()
 	case r.apply.plan == nil:
-		return nil, 0, ErrNoSnapshotter
+		return nil, 0, fmt.Errorf("group %d: %w", r.id, ErrNoSnapshotter)
 	case r.apply.restoring:
 		return nil, 0, ErrInstalling
 	case index == 0:

@@ -72,6 +72,7 @@ type Store struct {
 	events    eventQueue
 	joins     joinQueue
 	outliving outliving
+	links     links
 
 	// forgetMu is held by who lets go of a replica, so that what a removed one leaves
 	// behind is gone before its successor can begin. Taken before mu.

@@ -48,6 +48,9 @@ type Progress struct {
 	Inflight, InflightBytes int
 	Paused                  bool // in probe: an answer must come before more is sent
 	RecentActive            bool // heard from since the last check of the quorum
+	// Unheard: a learner that has not answered since this replica leads, and so may
+	// not have been started yet.
+	Unheard bool
 	// NeedsSnapshot says that entries it needs are compacted.
 	NeedsSnapshot bool
 	// SendingSnapshot says that the host was asked for a snapshot for it and has
@@ -76,6 +79,7 @@ func (g *Group) Status(s *Status) {
 			Inflight: int(ld.flights[slot].count), InflightBytes: ld.flights[slot].bytes,
 			Paused:          ld.paused.has(slot),
 			RecentActive:    ld.recentActive.has(slot),
+			Unheard:         ld.unheard.has(slot),
 			NeedsSnapshot:   ld.state[slot] == snapshot,
 			SendingSnapshot: ld.snapshotSending.has(slot),
 		})
