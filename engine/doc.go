@@ -38,7 +38,7 @@
 //     as new as the machine's state.
 //   - E9: a forwarded request is appended at most once, and refused only if it was
 //     not appended.
-//   - E10: with leases, the clock is read after the mailbox was taken, and again after
+//   - E10: with leases, the clock is read after the mailboxes were taken, and again after
 //     a query that a lease answers.
 //   - E11: a log is compacted only behind a snapshot, or the reported index of a
 //     durable machine, that is durable. A file with the name of a snapshot holds

@@ -201,12 +201,13 @@ func (r *replica) postAck(ack group.Ack) {
 	r.mu.Unlock()
 }
 
-// take empties the mailbox. Proposals stay unless the gate let them through.
+// take empties the mailbox into box. Proposals stay unless the gate let them
+// through.
 //
 //mr:hotpath
-func (r *replica) take(proposals bool) mailbox {
+func (r *replica) take(box *mailbox, proposals bool) {
 	r.mu.Lock()
-	box := r.box
+	*box = r.box
 	if proposals {
 		r.box = mailbox{closed: box.closed}
 	} else {
@@ -214,7 +215,6 @@ func (r *replica) take(proposals bool) mailbox {
 		box.block, box.pending, box.full = nil, nil, nil
 	}
 	r.mu.Unlock()
-	return box
 }
 
 // fail stops the replica for good and tells everyone who waits on it.

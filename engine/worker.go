@@ -28,6 +28,8 @@ type worker struct {
 	log   *logBatch
 	apply []applyQueue // per applier, swapped into it at the end of a round
 
+	taken [turnsAtOnce]taken // mailboxes of the turns that come next
+
 	forward wire.Message // about forwarded proposals, under construction
 
 	readTerms     *readTerms // of reads that are asked for in this round, made on demand
@@ -103,44 +105,76 @@ func newWorker(s *Store) *worker {
 func (s *Store) Process(at int, round []scheduler.Work) {
 	w := s.workers[at]
 	w.log = s.batches.get()
-	replicas := *s.replicas.Load()
-	for i := range round {
-		if slot := int(round[i].Slot); slot < len(replicas) {
-			if r := replicas[slot].Load(); r != nil {
-				w.turn(r, round[i].Flags)
-			}
-		}
+	for len(round) > 0 {
+		n := min(len(round), turnsAtOnce)
+		w.turns(round[:n])
+		round = round[n:]
 	}
 	w.finish()
 }
 
-// turn gives one group everything in its mailbox and gathers what it hands
-// out. The order is: messages, acknowledgements of the log, reads, proposals,
-// time, ready.
+// taken is a replica and what was in its mailbox.
+type taken struct {
+	replica *replica
+	box     mailbox
+}
+
+// turnsAtOnce is how many turns go by one reading of the clock. A reading is a
+// system call under a lock of the store; more turns to one would save little, and
+// the mailboxes not fit the cache.
+const turnsAtOnce = 32
+
+// turns empties the mailboxes of a few groups, reads the clock, and gives each its
+// turn. In that order: what a voter promises must not begin before the message came,
+// nor a leader read by a lease that ended before the read. A reading that is older
+// than the turn makes promises longer and leases shorter.
 //
 //mr:hotpath
-func (w *worker) turn(r *replica, flags scheduler.Flags) {
+func (w *worker) turns(works []scheduler.Work) {
 	s := w.store
-	box := r.take(flags&(flagPropose|flagControl) != 0)
-	r.turnMu.Lock()
-	defer r.turnMu.Unlock()
+	replicas := *s.replicas.Load()
+	n := 0
+	for i := range works {
+		slot := int(works[i].Slot)
+		if slot >= len(replicas) {
+			continue
+		}
+		if r := replicas[slot].Load(); r != nil {
+			w.taken[n].replica = r
+			r.take(&w.taken[n].box, works[i].Flags&(flagPropose|flagControl) != 0)
+			n++
+		}
+	}
 	now := s.now.Load()
 	var clock clockReading
 	if s.leases {
-		// After the mailbox was taken: what a voter promises must not begin before
-		// the message came, nor a leader read by a lease that ended before the read.
 		clock = s.clock.read()
 		now = clock.tick
 	}
+	for i := range w.taken[:n] {
+		w.turn(w.taken[i].replica, &w.taken[i].box, now, clock)
+	}
+	clear(w.taken[:n])
+}
+
+// turn gives one group everything that was in its mailbox and gathers what it
+// hands out. The order is: messages, acknowledgements of the log, reads,
+// proposals, time, ready.
+//
+//mr:hotpath
+func (w *worker) turn(r *replica, box *mailbox, now uint64, clock clockReading) {
+	s := w.store
+	r.turnMu.Lock()
+	defer r.turnMu.Unlock()
 	if err := r.state(); r.core == nil || err != nil {
 		if !r.lingers(now) {
-			w.turnAway(r, &box)
+			w.turnAway(r, box)
 			return
 		}
-		w.refuse(r, &box, err)
+		w.refuse(r, box, err)
 	}
 	core := r.core
-	if (box.snap != nil || r.install != nil) && w.turnSnapshots(r, &box, now) {
+	if (box.snap != nil || r.install != nil) && w.turnSnapshots(r, box, now) {
 		return
 	}
 	core.Clock(now)
