@@ -82,6 +82,7 @@ const (
 	snapRestored                      // the job of a restore has ended
 	snapDiscard                       // a received file is not wanted
 	snapForget                        // the replica is gone
+	snapReported                      // a durable machine needs less of the log
 	snapPeerUp                        // a store can be reached
 )
 
@@ -280,6 +281,8 @@ func (n *snapshots) handle(e *snapEvent) {
 		n.discard(snapfile.Name{Group: e.group, Index: e.index})
 	case snapForget:
 		n.forgetParts(e.group, e.replica)
+	case snapReported:
+		n.compactable(e.replica)
 	case snapPeerUp:
 		n.peerUp(e.store)
 	}

@@ -71,7 +71,9 @@ func (w *worker) turnSnapshots(r *replica, box *mailbox, now uint64) (hold bool)
 		return false
 	}
 	for _, report := range mail.reports {
-		r.core.SnapshotSent(report.to, report.index, report.ok)
+		if report.term == r.core.Term() { // or an earlier leadership asked
+			r.core.SnapshotSent(report.to, report.index, report.ok)
+		}
 	}
 	if mail.compact != 0 {
 		w.compact(r, mail.compact, mail.hold)

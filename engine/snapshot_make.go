@@ -7,6 +7,7 @@ import (
 	"io"
 	"runtime/debug"
 	"slices"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 
@@ -31,6 +32,10 @@ type snapPlan struct {
 	entries uint64
 	bytes   int64
 	keep    wire.Index // see Config.KeepEntries
+
+	// reported is what a durable machine had when the log was last compacted for
+	// it; stored by the applier, read by the loop.
+	reported atomic.Uint64
 
 	base  wire.Index // of the newest snapshot, or what a durable machine had
 	grown int64      // bytes applied since
@@ -84,7 +89,8 @@ func (a *applier) grown(r *replica, applied wire.Index) {
 		return
 	}
 	p.base, p.grown = index, 0
-	r.postSnap(func(m *snapMail) { m.compact = max(m.compact, min(index, applied)) })
+	p.reported.Store(uint64(min(index, applied)))
+	a.store.snaps.post(snapEvent{kind: snapReported, replica: r}) // it knows what receivers need
 }
 
 // retryEntries is how much more log there must be after a failure.
@@ -405,6 +411,7 @@ type snapMail struct {
 // sendReport is what became of a snapshot for a peer.
 type sendReport struct {
 	to    wire.ReplicaID
+	term  wire.Term // in which the core asked
 	index wire.Index
 	ok    bool
 }

@@ -1,7 +1,6 @@
 package engine_test
 
 import (
-	"context"
 	"errors"
 	"slices"
 	"testing"
@@ -170,18 +169,14 @@ func TestInstallOvertakesSlowMachine(t *testing.T) {
 	c.ordered()
 }
 
-// stopGroup stops a group while the test's goroutine steps the store.
+// stopGroup stops a group.
 func (c *snapCluster) stopGroup(at int, id wire.GroupID) {
 	c.t.Helper()
-	p := c.places[at]
-	gone, cancel := context.WithCancel(c.t.Context())
-	cancel()
-	if err := p.store.StopGroup(gone, id); err == nil {
+	if c.places[at].steps.StopGroup(id) {
 		return
 	}
-	c.settle()
-	if err := p.store.StopGroup(c.t.Context(), id); err != nil {
-		c.t.Fatal(err)
+	if c.settle(); !c.places[at].steps.StopGroup(id) {
+		c.t.Fatal("the group does not stop")
 	}
 }
 
@@ -307,4 +302,72 @@ func TestStartFromOlderSnapshot(t *testing.T) {
 		}
 		c.write(1, 60)
 	}
+}
+
+// TestLeadershipThatComesBackMidTransfer: leadership moves away from a sender and
+// back before it notices. What it was sending is replaced once by what the new
+// leadership asks for, and the end of the old one is not taken for that of the
+// new one, which would be asked for again and again.
+func TestLeadershipThatComesBackMidTransfer(t *testing.T) {
+	c := newSnapCluster(t, 3, []wire.GroupID{1}, func(cfg *engine.Config) { cfg.SnapshotBytesPerSecond, cfg.MaxSnapshots = 4<<10, 4 })
+	c.weight = 500
+	behind(t, c)
+	c.mustOpen(2)
+	lead := c.leader(1)
+	other := 1 - lead
+	transfers := map[uint64]bool{}
+	c.pass = func(from, to wire.StoreID, m *wire.Message) bool {
+		if m.Kind == wire.Snapshot && to == 3 && from == wire.StoreID(lead+1) {
+			transfers[m.Context] = true
+		}
+		return true
+	}
+	c.until("under way", func() bool { return c.chunks > 2 })
+	for _, move := range [][2]int{{lead, other}, {other, lead}} {
+		if err := c.places[move[0]].steps.TransferLeader(c.group(move[0], 1), wire.ReplicaID(move[1]+1)); err != nil {
+			t.Fatal(err)
+		}
+		c.settle() // no tick in between
+		if !c.group(move[1], 1).IsLeader() {
+			t.Fatalf("store %d does not lead", move[1]+1)
+		}
+	}
+	c.until("all have the same", func() bool { return c.converged(205) })
+	if len(transfers) > 2 {
+		t.Errorf("%d transfers of one snapshot", len(transfers))
+	}
+	if m := c.places[2].store.Metrics(); m.SnapshotsInstalled != 1 {
+		t.Errorf("%d were installed", m.SnapshotsInstalled)
+	}
+}
+
+// TestDurableLogIsHeldForASnapshotOnItsWay: a durable machine needs no log behind
+// what it reports, but who is receiving its state does. When that has ended the
+// log is compacted all the same.
+func TestDurableLogIsHeldForASnapshotOnItsWay(t *testing.T) {
+	c := newSnapCluster(t, 3, []wire.GroupID{1}, func(cfg *engine.Config) { cfg.SnapshotBytesPerSecond = 8 << 10 })
+	c.weight, c.durable = 200, true
+	behind(t, c)
+	c.mustOpen(2)
+	c.until("under way", func() bool { return c.chunks > 2 })
+	lead := c.leader(1)
+	at := c.group(lead, 1).Status()
+	under := func() bool { return c.places[2].store.Metrics().SnapshotsReceived == 0 }
+	n := 205
+	for under() {
+		c.write(1, 5)
+		n += 5
+		c.tick(1)
+		if st := c.group(lead, 1).Status(); under() && st.First > at.Snapshot+1 {
+			t.Fatalf("the log begins at %d, behind the snapshot on its way, %d", st.First, at.Snapshot)
+		}
+	}
+	if n < 305 {
+		t.Fatalf("%d commands: nothing was due to be compacted", n)
+	}
+	c.until("all have the same", func() bool { return c.converged(n) })
+	if m := c.places[2].store.Metrics(); m.SnapshotsInstalled != 1 {
+		t.Errorf("%d snapshots were needed", m.SnapshotsInstalled)
+	}
+	c.until("compacted", func() bool { return c.group(lead, 1).Status().First > at.Snapshot+20 })
 }

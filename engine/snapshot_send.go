@@ -66,15 +66,15 @@ func (n *snapshots) startSends() (did bool) {
 // startSend begins a transfer, or has the snapshot made that it needs.
 func (n *snapshots) startSend(e snapEvent) {
 	r := e.replica
-	if r.state() != nil || !r.isLeader() {
-		return // the next leader's core will ask
+	if r.state() != nil || !r.isLeader() || uint64(e.term) != r.published.Load() {
+		return // the next leadership's core will ask
 	}
 	report := func(ok bool) {
-		r.postSnap(func(m *snapMail) { m.reports = append(m.reports, sendReport{e.peer, e.index, ok}) })
+		r.postSnap(func(m *snapMail) { m.reports = append(m.reports, sendReport{e.peer, e.term, e.index, ok}) })
 	}
 	for _, t := range n.sends {
 		if t.replica == r && t.to == e.peer {
-			n.endSend(t, false) // of an earlier term, or the core would not ask
+			n.dropSend(t) // in silence: the core would take its end for that of what it asks for now
 			break
 		}
 	}
@@ -137,11 +137,15 @@ func (n *snapshots) sendingFrom(r *replica) (lowest wire.Index) {
 	return lowest
 }
 
-// compactable has the group drop what it kept for a receiver.
+// compactable has the group drop what neither it nor a receiver needs.
 func (n *snapshots) compactable(r *replica) {
-	if newest, ok := n.newest(r.id); ok && r.state() == nil {
+	index, _ := n.newest(r.id)
+	if p := r.apply.plan; p != nil {
+		index = max(index, wire.Index(p.reported.Load()))
+	}
+	if index != 0 && r.state() == nil {
 		hold := n.sendingFrom(r)
-		r.postSnap(func(m *snapMail) { m.compact, m.hold = max(m.compact, newest), hold })
+		r.postSnap(func(m *snapMail) { m.compact, m.hold = max(m.compact, index), hold })
 	}
 }
 
@@ -242,10 +246,15 @@ func (n *snapshots) peerUp(store wire.StoreID) {
 	}
 }
 
-// endSend ends a transfer and tells the core.
-func (n *snapshots) endSend(t *sending, ok bool) {
+// dropSend lets go of a transfer.
+func (n *snapshots) dropSend(t *sending) {
 	n.sends = slices.DeleteFunc(n.sends, func(other *sending) bool { return other == t })
 	t.release()
+}
+
+// endSend ends a transfer and tells the core.
+func (n *snapshots) endSend(t *sending, ok bool) {
+	n.dropSend(t)
 	if ok {
 		n.store.metrics.snapshotsSent.Add(1)
 		n.sent = append(n.sent, sentMark{t.replica, t.index, n.store.now.Load() + sendPatience*uint64(n.store.electionTicks())})
@@ -259,5 +268,5 @@ func (n *snapshots) endSend(t *sending, ok bool) {
 	if check := n.store.cfg.Logger.Check(zap.DebugLevel, "sent a snapshot"); check != nil {
 		check.Write(zap.Uint64("group", uint64(t.replica.id)), zap.Uint64("index", uint64(t.index)), zap.Uint64("to", uint64(t.to)), zap.Bool("ok", ok))
 	}
-	t.replica.postSnap(func(m *snapMail) { m.reports = append(m.reports, sendReport{t.to, t.index, ok}) })
+	t.replica.postSnap(func(m *snapMail) { m.reports = append(m.reports, sendReport{t.to, t.offer.Term, t.index, ok}) })
 }
