@@ -7,12 +7,16 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"multiraft/engine"
 	"multiraft/group"
 	"multiraft/raftlog"
+	"multiraft/scheduler"
 	"multiraft/transport"
 	"multiraft/wire"
 )
@@ -518,15 +522,60 @@ func TestDirectoryOfAnotherStoreIsRefused(t *testing.T) {
 	}
 }
 
+// tapped is a transport whose handler a test calls as well.
+type tapped struct {
+	transport.Transport
+	handler transport.Handler
+}
+
+func (t *tapped) Start(h transport.Handler) error {
+	t.handler = h
+	return t.Transport.Start(h)
+}
+
+// What a peer can make a store log is bounded, however many bad frames it sends.
 func TestGarbageFramesAreDropped(t *testing.T) {
-	c := newCluster(t, nil)
+	logs, observed := observer.New(zap.WarnLevel)
+	tap := &tapped{}
+	c := newCluster(t, func(cfg *engine.Config) {
+		if cfg.ID == 1 {
+			tap.Transport = cfg.Transport
+			cfg.Transport, cfg.Logger = tap, zap.New(logs)
+		}
+	})
 	c.startAll(1)
 	c.propose(1, "x")
 	for _, payload := range [][]byte{nil, {0}, {255, 255, 255, 255}, []byte(strings.Repeat("garbage", 100)), make([]byte, 4096)} {
-		c.stores[1].HandleFrame(2, payload)
+		tap.handler.HandleFrame(2, payload)
+	}
+	const more = 10_000
+	before, began := c.stores[1].Metrics().BadFrames, time.Now()
+	for range more {
+		tap.handler.HandleFrame(2, []byte{255, 255, 255, 255})
+	}
+	if got := c.stores[1].Metrics().BadFrames - before; got != more {
+		t.Errorf("%d bad frames were counted, want %d", got, more)
+	}
+	lines := observed.FilterMessage("dropped the rest of a bad frame").Len()
+	if most := 2 + int(time.Since(began)/time.Second); lines < 1 || lines > most {
+		t.Errorf("%d lines about bad frames, want 1 to %d", lines, most)
 	}
 	c.propose(1, "y")
 	c.converge(1, 2)
+}
+
+// What the parts of a store call is not for embedders.
+func TestStoreShowsNoSeams(t *testing.T) {
+	var store any = new(engine.Store)
+	if _, ok := store.(transport.Handler); ok {
+		t.Error("a Store can be taken for a transport.Handler")
+	}
+	if _, ok := store.(raftlog.Sink); ok {
+		t.Error("a Store can be taken for a raftlog.Sink")
+	}
+	if _, ok := store.(scheduler.Processor); ok {
+		t.Error("a Store can be taken for a scheduler.Processor")
+	}
 }
 
 func TestKeyGroupIsEven(t *testing.T) {

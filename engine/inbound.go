@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"time"
+
 	"go.uber.org/zap"
 
 	"multiraft/batch"
@@ -18,7 +20,7 @@ type inbox struct {
 	answers outboxes
 }
 
-// HandleFrame sorts the messages of a frame into the mailboxes of their groups
+// handleFrame sorts the messages of a frame into the mailboxes of their groups
 // and wakes them all at once. The transport calls it; frames of one peer and
 // lane come one after the other.
 //
@@ -28,7 +30,7 @@ type inbox struct {
 // members here, see takesStranger.
 //
 //mr:hotpath
-func (s *Store) HandleFrame(from wire.StoreID, payload []byte) {
+func (s *Store) handleFrame(from wire.StoreID, payload []byte) {
 	in := s.inboxes.Get().(*inbox)
 	in.reader.Reset(payload)
 	in.slots = in.slots[:0]
@@ -120,21 +122,23 @@ func (s *Store) noMailbox(from wire.StoreID, r *replica, m *wire.Message) {
 	}
 }
 
-// badFrame reports a frame whose rest was dropped.
+// badFrame reports a frame whose rest was dropped, if not too many are.
 func (s *Store) badFrame(from wire.StoreID, err error) {
-	s.cfg.Logger.Warn("dropped the rest of a bad frame", zap.Uint64("from", uint64(from)), zap.Error(err))
+	if ok, missed := s.badFrames.allow(time.Now()); ok {
+		s.cfg.Logger.Warn("dropped the rest of a bad frame", zap.Uint64("from", uint64(from)), zap.Error(err), zap.Uint64("not logged", missed))
+	}
 }
 
-// PeerUp is called by the transport when a peer can be reached.
-func (s *Store) PeerUp(peer wire.StoreID, incarnation uint64) {
+// peerUp is called by the transport when a peer can be reached.
+func (s *Store) peerUp(peer wire.StoreID, incarnation uint64) {
 	s.cfg.Logger.Info("peer store is connected", zap.Uint64("peer", uint64(peer)), zap.Uint64("incarnation", incarnation))
 	s.links.note(peer, linkState{up: true})
 	s.snaps.post(snapEvent{kind: snapPeerUp, store: peer})
 }
 
-// PeerDown is called by the transport when a peer cannot be reached any more.
+// peerDown is called by the transport when a peer cannot be reached any more.
 // Leaders then probe its replicas instead of sending ahead.
-func (s *Store) PeerDown(peer wire.StoreID, err error) {
+func (s *Store) peerDown(peer wire.StoreID, err error) {
 	s.links.note(peer, linkState{err: err})
 	s.cfg.Logger.Info("peer store is disconnected", zap.Uint64("peer", uint64(peer)), zap.Error(err))
 	var slots []scheduler.Slot

@@ -81,8 +81,9 @@ func (g *Group) Campaign(ctx context.Context) error {
 
 // ForgetLeader makes a follower take its leader for dead, so that it grants votes
 // before its time-out: for a host that knows that the leader's store is gone. The
-// follower follows again when it hears from the leader. Elsewhere, and while the
-// leader may hold a lease, it does nothing.
+// follower follows again when it hears from the leader. Where no leader is followed
+// it does nothing; while the leader may hold a lease it returns an error that wraps
+// [group.ErrPromised].
 func (g *Group) ForgetLeader(ctx context.Context) error {
 	return g.order(ctx, transfer{order: orderForget})
 }
@@ -141,7 +142,7 @@ func (r *replica) obey(t *transfer) error {
 	case orderCampaign:
 		err = r.core.Campaign()
 	case orderForget:
-		r.core.ForgetLeader()
+		err = r.core.ForgetLeader()
 	}
 	return r.transferRefusal(err)
 }

@@ -42,7 +42,7 @@ type replica struct {
 	// that stays when it is removed, or that is about to go. Written by the worker.
 	outside atomic.Pointer[stranger]
 	// published is the term, stored by the worker before anything that the replica
-	// says in it leaves. Read by HandleFrame.
+	// says in it leaves. Read by handleFrame.
 	published atomic.Uint64
 	// committed is the commit index after the last turn, for stale reads.
 	committed atomic.Uint64

@@ -40,7 +40,7 @@ func OpenStepped(cfg Config) (*Store, *Stepper, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := s.transport.Start(s); err != nil {
+	if err := s.transport.Start(transportHandler{s}); err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("store %d: start transport: %w", cfg.ID, err), s.log.Close())
 	}
 	return s, &Stepper{store: s, clock: clock}, nil

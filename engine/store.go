@@ -56,7 +56,7 @@ type Store struct {
 	inboxes  sync.Pool
 	remotes  sync.Pool
 	waiters  sync.Pool
-	ackSlots []scheduler.Slot // owned by Durable
+	ackSlots []scheduler.Slot // owned by durable
 
 	heldMu sync.Mutex // guards held, and replica.held
 	held   []*replica
@@ -73,6 +73,7 @@ type Store struct {
 	joins     joinQueue
 	outliving outliving
 	links     links
+	badFrames throttle // of the words about them
 
 	// forgetMu is held by who lets go of a replica, so that what a removed one leaves
 	// behind is gone before its successor can begin. Taken before mu.
@@ -117,7 +118,7 @@ func Open(cfg Config) (*Store, error) {
 	}
 	s.ticker = time.NewTicker(s.cfg.TickInterval)
 	go s.tickLoop()
-	if err := s.transport.Start(s); err != nil {
+	if err := s.transport.Start(transportHandler{s}); err != nil {
 		return nil, errors.Join(fmt.Errorf("store %d: start transport: %w", cfg.ID, err), s.Close())
 	}
 	return s, nil
@@ -171,8 +172,8 @@ func open(cfg Config, serial bool) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store %d: open log: %w", cfg.ID, err)
 	}
-	s.log.SetSink(s)
-	s.outliving.refused.every = logEvery
+	s.log.SetSink(logSink{s})
+	s.outliving.refused.every, s.badFrames.every = logEvery, logEvery
 	if stored, err := s.Stored(); err == nil {
 		s.outliving.blank = len(stored) == 0
 	}
@@ -188,7 +189,7 @@ func open(cfg Config, serial bool) (*Store, error) {
 	for at := range cfg.Appliers {
 		s.appliers = append(s.appliers, newApplier(s, at))
 	}
-	s.sched, err = scheduler.New(scheduler.Config{Workers: cfg.Workers, RoundSize: roundSize, Processor: s})
+	s.sched, err = scheduler.New(scheduler.Config{Workers: cfg.Workers, RoundSize: roundSize, Processor: roundProcessor{s}})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("store %d: %w", cfg.ID, err), s.log.Close())
 	}
@@ -290,10 +291,10 @@ func (s *Store) running() []*replica {
 	return list
 }
 
-// Durable is called by the log after each sync with the batches it covered.
+// durable is called by the log after each sync with the batches it covered.
 //
 //mr:hotpath
-func (s *Store) Durable(batches []*raftlog.Batch, err error) {
+func (s *Store) durable(batches []*raftlog.Batch, err error) {
 	if err != nil {
 		s.fail(err)
 	}

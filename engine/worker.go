@@ -98,11 +98,11 @@ func newWorker(s *Store) *worker {
 	return w
 }
 
-// Process runs one round. The scheduler calls it, one round of a worker after
+// process runs one round. The scheduler calls it, one round of a worker after
 // the other, and never with the same slot on two workers.
 //
 //mr:hotpath
-func (s *Store) Process(at int, round []scheduler.Work) {
+func (s *Store) process(at int, round []scheduler.Work) {
 	w := s.workers[at]
 	w.log = s.batches.get()
 	for len(round) > 0 {

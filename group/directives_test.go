@@ -252,7 +252,11 @@ func (s *scenario) transfer(cmd command) {
 //	forget 2
 //	----
 //	ok
-func (s *scenario) forget(cmd command) { s.node(cmd).g.ForgetLeader() }
+func (s *scenario) forget(cmd command) {
+	if err := s.node(cmd).g.ForgetLeader(); err != nil {
+		s.printf("%v", err)
+	}
+}
 
 // read asks a replica for a read index.
 //

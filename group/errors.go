@@ -33,7 +33,7 @@ var (
 	// ErrBadSnapshot is wrapped by what Restore returns for a snapshot that cannot
 	// be one of this group.
 	ErrBadSnapshot = errors.New("bad snapshot")
-	// ErrPromised is returned by Campaign while the leader may hold a lease. The
+	// ErrPromised is returned by Campaign and ForgetLeader while the leader may hold a lease. The
 	// caller tries again after an election time-out.
 	ErrPromised = errors.New("the leader may hold a lease")
 	// ErrNotVoter is returned by Campaign on a replica that has no vote.

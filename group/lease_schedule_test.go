@@ -185,7 +185,7 @@ func (s *leaseSchedule) disturb(counts *leaseCounts) error {
 			}
 			s.down[[2]wire.ReplicaID{leader.id, other.id}] = s.time + 8*leaseGrain
 			if s.rand.IntN(2) == 0 {
-				other.g.ForgetLeader()
+				_ = other.g.ForgetLeader() // it may have promised not to
 				continue
 			}
 			other.crash(len(other.writes))
@@ -242,7 +242,7 @@ func (s *leaseSchedule) disturb(counts *leaseCounts) error {
 		}
 	case roll < 25:
 		if n.g != nil {
-			n.g.ForgetLeader()
+			_ = n.g.ForgetLeader() // it may have promised not to
 		}
 	case roll < 40:
 		// Who is cut off shall not fall behind, or nobody would vote for it.

@@ -377,7 +377,7 @@ func (s *schedule) reign() {
 	case 2:
 		if any.g != nil {
 			s.note("%d: forgets", any.id)
-			any.g.ForgetLeader()
+			_ = any.g.ForgetLeader() // it may have promised not to
 		}
 	case 3:
 		if _, _, err := leader.g.LeaveJoint(); err == nil {

@@ -141,14 +141,22 @@ func (g *Group) followerTimeoutNow(m *wire.Message) error {
 // ForgetLeader makes a follower take its leader for dead, so that it grants
 // votes to others before its time-out, for instance because the host knows that
 // the leader's store is gone. It follows again when it hears from the leader.
-// Elsewhere, and while the leader may hold a lease, it does nothing.
-func (g *Group) ForgetLeader() {
-	if g.fault == nil && g.role == Follower && g.lead != 0 && !g.isPromised() {
-		g.lead = 0
-		g.owesAck, g.owesBeat = false, false
-		g.dropRefusal()
-		g.dropReads()
+// Who follows nobody has nothing to forget. While the leader may hold a lease it
+// returns ErrPromised and does nothing.
+func (g *Group) ForgetLeader() error {
+	switch {
+	case g.fault != nil:
+		return g.fault
+	case g.role != Follower || g.lead == 0:
+		return nil
+	case g.isPromised():
+		return ErrPromised
 	}
+	g.lead = 0
+	g.owesAck, g.owesBeat = false, false
+	g.dropRefusal()
+	g.dropReads()
+	return nil
 }
 
 // priorityOf returns the priority of a member, zero if none was given.

@@ -137,13 +137,13 @@ func (n *network) arrive(f *frame) {
 	}
 	if !s.peers[f.from] {
 		s.peers[f.from] = true
-		s.store.PeerUp(storeID(f.from), uint64(c.sites[f.from].life))
+		s.end.handler.PeerUp(storeID(f.from), uint64(c.sites[f.from].life))
 	}
 	if c.plan.Plant == PlantForgedVotes {
 		f.payload = forgeVotes(f.payload)
 	}
 	s.end.received++
-	s.store.HandleFrame(storeID(f.from), f.payload)
+	s.end.handler.HandleFrame(storeID(f.from), f.payload)
 }
 
 // errLinkDown is what stores hear of a peer that went away.
@@ -166,11 +166,12 @@ func (n *network) down(s *site, peer int) {
 	}
 	s.peers[peer] = false
 	n.c.count(linksDown)
-	s.store.PeerDown(storeID(peer), errLinkDown)
+	s.end.handler.PeerDown(storeID(peer), errLinkDown)
 }
 
 // transportEnd is the transport of one life of a store.
 type transportEnd struct {
+	handler  transport.Handler // the store
 	site     *site
 	life     uint32
 	closed   bool
@@ -181,7 +182,7 @@ type transportEnd struct {
 var _ transport.Transport = (*transportEnd)(nil)
 
 // Start has nothing to connect: the first frame from a peer brings it up.
-func (e *transportEnd) Start(transport.Handler) error { return nil }
+func (e *transportEnd) Start(h transport.Handler) error { e.handler = h; return nil }
 
 // Buffer returns fresh memory: a payload is the receiver's for ever.
 func (e *transportEnd) Buffer() []byte { return nil }
