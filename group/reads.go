@@ -137,6 +137,7 @@ func (g *Group) followerReadIndexResponse(m *wire.Message) error {
 			q.done = append(q.done, ReadState{Context: r.context, Index: m.Index, Dropped: m.Reject})
 		}
 		q.finish(i + 1)
+		q.expireAt = g.now + uint64(g.tuning.ElectionTicks) // the leader answers
 		if q.begun == 0 {
 			q.expireAt = never
 		}
@@ -181,7 +182,9 @@ func (g *Group) takeReads(rd *Ready) {
 			m.Term = 0 // the kind has none
 			m.Context = q.waiting[len(q.waiting)-1].context
 			rd.Messages = append(rd.Messages, m)
-			q.expireAt = g.now + uint64(g.tuning.ElectionTicks)
+			if q.begun == 0 { // else the oldest has its time: others must not keep it waiting
+				q.expireAt = g.now + uint64(g.tuning.ElectionTicks)
+			}
 			q.begun = len(q.waiting)
 		}
 	}
