@@ -22,6 +22,7 @@ import (
 //	term     count uvarints
 //	context  count uvarints
 //	commit   count uvarints; heartbeats only
+//	hint     runs of length and number; responses to heartbeats only
 //
 // Groups run in any order: zigzag costs sorted ones one bit. All uvarints are as
 // short as can be.
@@ -32,21 +33,21 @@ const columnsMark = 0x80
 // Relation to wire: no kind of message reaches into the mark.
 const _ = uint(columnsMark - 1 - wire.MessageKinds)
 
-// Order of the columns. A kind without commit index ends one column earlier.
+// Order of the columns. A kind without a column of its own ends one column earlier.
 const (
 	groupColumn = iota
 	fromColumn
 	toColumn
 	termColumn
 	contextColumn
-	commitColumn
+	ownColumn // commit of heartbeats, hint of their responses
 	maxColumns
 )
 
 const (
-	// maxRowBytes is the most that one message adds to its columns: four numbers,
-	// and two runs of length and id.
-	maxRowBytes = (4 + 2*2) * binary.MaxVarintLen64
+	// maxRowBytes is the most that one message adds to its columns: three numbers,
+	// and three runs of length and number.
+	maxRowBytes = (3 + 3*2) * binary.MaxVarintLen64
 	// maxColumnsHeadBytes is the most that stands in front of the columns.
 	maxColumnsHeadBytes = 1 + (1+maxColumns)*binary.MaxVarintLen64
 )
@@ -55,9 +56,9 @@ const (
 // do not travel in columns.
 func columnCount(kind wire.MessageKind) int {
 	switch kind {
-	case wire.Heartbeat:
+	case wire.Heartbeat, wire.HeartbeatResponse:
 		return maxColumns
-	case wire.HeartbeatResponse, wire.Confirm, wire.ConfirmResponse:
+	case wire.Confirm, wire.ConfirmResponse:
 		return maxColumns - 1
 	}
 	return 0
@@ -70,12 +71,13 @@ type columns struct {
 	group wire.GroupID // of the latest message
 	from  run
 	to    run
+	hint  run
 	bytes [maxColumns][]byte
 }
 
-// run is a replica id that repeats, not yet written.
+// run is a replica id or another number that repeats, not yet written.
 type run struct {
-	id     wire.ReplicaID
+	value  uint64
 	length uint64
 }
 
@@ -86,21 +88,27 @@ func (c *columns) add(m *wire.Message) {
 	c.count++
 	c.bytes[groupColumn] = appendUvarint(c.bytes[groupColumn], zigzag(uint64(m.Group-c.group)))
 	c.group = m.Group
-	if m.From != c.from.id || c.from.length == 0 {
-		c.bytes[fromColumn] = c.from.appendTo(c.bytes[fromColumn])
-		c.from = run{id: m.From}
-	}
-	c.from.length++
-	if m.To != c.to.id || c.to.length == 0 {
-		c.bytes[toColumn] = c.to.appendTo(c.bytes[toColumn])
-		c.to = run{id: m.To}
-	}
-	c.to.length++
+	c.repeat(fromColumn, &c.from, uint64(m.From))
+	c.repeat(toColumn, &c.to, uint64(m.To))
 	c.bytes[termColumn] = appendUvarint(c.bytes[termColumn], uint64(m.Term))
 	c.bytes[contextColumn] = appendUvarint(c.bytes[contextColumn], m.Context)
-	if c.kind == wire.Heartbeat {
-		c.bytes[commitColumn] = appendUvarint(c.bytes[commitColumn], uint64(m.Commit))
+	switch c.kind {
+	case wire.Heartbeat:
+		c.bytes[ownColumn] = appendUvarint(c.bytes[ownColumn], uint64(m.Commit))
+	case wire.HeartbeatResponse:
+		c.repeat(ownColumn, &c.hint, uint64(m.Hint))
 	}
+}
+
+// repeat adds a number to the run of a column, or begins one with it.
+//
+//mr:hotpath
+func (c *columns) repeat(column int, r *run, value uint64) {
+	if value != r.value || r.length == 0 {
+		c.bytes[column] = r.appendTo(c.bytes[column])
+		*r = run{value: value}
+	}
+	r.length++
 }
 
 // size bounds what appendTo appends.
@@ -110,7 +118,7 @@ func (c *columns) size() int {
 	if c.count == 0 {
 		return 0
 	}
-	n := maxColumnsHeadBytes + 2*2*binary.MaxVarintLen64 // the open runs
+	n := maxColumnsHeadBytes + 3*2*binary.MaxVarintLen64 // the open runs
 	for i := range c.bytes {
 		n += len(c.bytes[i])
 	}
@@ -126,6 +134,9 @@ func (c *columns) appendTo(dst []byte) []byte {
 	}
 	c.bytes[fromColumn] = c.from.appendTo(c.bytes[fromColumn])
 	c.bytes[toColumn] = c.to.appendTo(c.bytes[toColumn])
+	if c.kind == wire.HeartbeatResponse {
+		c.bytes[ownColumn] = c.hint.appendTo(c.bytes[ownColumn])
+	}
 	n := columnCount(c.kind)
 	dst = append(dst, byte(c.kind)|columnsMark)
 	dst = binary.AppendUvarint(dst, uint64(c.count))
@@ -136,7 +147,7 @@ func (c *columns) appendTo(dst []byte) []byte {
 		dst = append(dst, c.bytes[i]...)
 		c.bytes[i] = c.bytes[i][:0]
 	}
-	c.count, c.group, c.from, c.to = 0, 0, run{}, run{}
+	c.count, c.group, c.from, c.to, c.hint = 0, 0, run{}, run{}, run{}
 	return dst
 }
 
@@ -144,7 +155,7 @@ func (r run) appendTo(dst []byte) []byte {
 	if r.length == 0 {
 		return dst
 	}
-	return binary.AppendUvarint(binary.AppendUvarint(dst, r.length), uint64(r.id))
+	return binary.AppendUvarint(binary.AppendUvarint(dst, r.length), r.value)
 }
 
 // appendUvarint is binary.AppendUvarint with the case of one byte in line.

@@ -14,12 +14,13 @@ type Reader struct {
 	err     error // sticky until Reset
 
 	// The columns being read, when left > 0.
-	left     int  // messages
-	fresh    bool // none was read yet
-	kind     wire.MessageKind
-	group    wire.GroupID // of the message before
-	from, to run          // length is what is left of it
-	columns  [maxColumns]cursor
+	left  int  // messages
+	fresh bool // none was read yet
+	kind  wire.MessageKind
+	group wire.GroupID // of the message before
+	// Of runs, length is what is left.
+	from, to, hint run
+	columns        [maxColumns]cursor
 
 	bad int // where a number did not decode
 }
@@ -100,7 +101,7 @@ func (r *Reader) open() error {
 		return badSection(r.at, "impossible count", count)
 	}
 	r.left, r.at, r.fresh = int(count), at, true
-	r.group, r.from, r.to = 0, run{}, run{}
+	r.group, r.from, r.to, r.hint = 0, run{}, run{}, run{}
 	return nil
 }
 
@@ -113,13 +114,14 @@ func (r *Reader) row(m *wire.Message) error {
 	context, ok3 := r.uvarint(&r.columns[contextColumn])
 	commit, ok4 := uint64(0), true
 	if r.kind == wire.Heartbeat {
-		commit, ok4 = r.uvarint(&r.columns[commitColumn])
+		commit, ok4 = r.uvarint(&r.columns[ownColumn])
 	}
 	if !(ok1 && ok2 && ok3 && ok4) {
 		return badSection(r.bad, "bad number, messages left", uint64(r.left))
 	}
 	if r.from.length == 0 && !r.nextRun(&r.from, &r.columns[fromColumn]) ||
-		r.to.length == 0 && !r.nextRun(&r.to, &r.columns[toColumn]) {
+		r.to.length == 0 && !r.nextRun(&r.to, &r.columns[toColumn]) ||
+		r.kind == wire.HeartbeatResponse && !r.nextHint() {
 		return badSection(r.bad, "bad run, messages left", uint64(r.left))
 	}
 	r.from.length--
@@ -135,30 +137,42 @@ func (r *Reader) row(m *wire.Message) error {
 	*m = wire.Message{
 		Kind:    r.kind,
 		Group:   r.group,
-		From:    r.from.id,
-		To:      r.to.id,
+		From:    wire.ReplicaID(r.from.value),
+		To:      wire.ReplicaID(r.to.value),
 		Term:    wire.Term(term),
 		Commit:  wire.Index(commit),
+		Hint:    wire.Index(r.hint.value),
 		Context: context,
 	}
 	return nil
 }
 
-// nextRun reads a run of replica ids. B4: it must not continue the one before.
+// nextRun reads a run. B4: it must not continue the one before.
 //
 //mr:hotpath
 func (r *Reader) nextRun(current *run, c *cursor) bool {
 	at := c.at
 	length, ok1 := r.uvarint(c)
-	id, ok2 := r.uvarint(c)
+	value, ok2 := r.uvarint(c)
 	if !ok1 || !ok2 {
 		return false
 	}
-	if length == 0 || length > uint64(r.left) || !r.fresh && wire.ReplicaID(id) == current.id {
+	if length == 0 || length > uint64(r.left) || !r.fresh && value == current.value {
 		r.bad = at
 		return false
 	}
-	*current = run{id: wire.ReplicaID(id), length: length}
+	*current = run{value: value, length: length}
+	return true
+}
+
+// nextHint counts the hint of a message, and reads its run if it is the first.
+//
+//mr:hotpath
+func (r *Reader) nextHint() bool {
+	if r.hint.length == 0 && !r.nextRun(&r.hint, &r.columns[ownColumn]) {
+		return false
+	}
+	r.hint.length--
 	return true
 }
 

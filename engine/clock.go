@@ -48,7 +48,7 @@ type storeClock struct {
 }
 
 func newStoreClock(cfg *Config) *storeClock {
-	tuning := cfg.Tuning.WithDefaults()
+	tuning := &cfg.Tuning
 	c := &storeClock{clock: cfg.Clock, interval: cfg.TickInterval, drift: tuning.MaxClockDrift, window: uint64(tuning.ElectionTicks)}
 	c.base = -c.clock.Now()
 	return c

@@ -233,6 +233,7 @@ func (s *Store) admit(r *replica, d descriptor, isNew bool, applied wire.Index, 
 		Rand:     &s.seeds,
 		Now:      now,
 		Applied:  applied,
+		Promised: s.promises.owed(now),
 	})
 	if err != nil {
 		return fmt.Errorf("group %d: %w", r.id, err)

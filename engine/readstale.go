@@ -15,7 +15,8 @@ type Staleness struct {
 	// Age bounds how old the state was: every write that was acknowledged longer ago
 	// is in it. It is measured by this store's clock, from before the newest index
 	// was asked for that a leader has confirmed and that is applied. Known is false
-	// when there is none since the group was started here.
+	// when there is none since the group was started here: on a healthy replica too,
+	// leader or not, until a Read or ReadStale ran on it.
 	Age   time.Duration
 	Known bool
 }
@@ -42,7 +43,8 @@ func (g *Group) ReadStaleAsync(query any, maxAge time.Duration, done func(value 
 
 // ReadLocal runs query on the state machine of this replica, however old its state
 // is, and tells what is known about that. It sends nothing, and works without a
-// leader.
+// leader. An age is known only where Read or ReadStale have been called, see
+// [Staleness].
 func (g *Group) ReadLocal(ctx context.Context, query any) (any, Staleness, error) {
 	return g.read(ctx, &readRequest{query: query, direct: true, aged: &agedRead{maxAge: anyAge}})
 }

@@ -25,6 +25,7 @@ import (
 type Store struct {
 	cfg       Config
 	log       *raftlog.Log
+	promises  *promises
 	sched     *scheduler.Scheduler
 	transport transport.Transport
 	workers   []*worker
@@ -131,6 +132,8 @@ func open(cfg Config, serial bool) (*Store, error) {
 		return nil, fmt.Errorf("store %d: configuration: %w", cfg.ID, err)
 	}
 	cfg = cfg.withDefaults()
+	cfg.Tuning = cfg.Tuning.WithDefaults() // groups share it
+	cfg.Tuning.TickNanos = int64(cfg.TickInterval)
 	s := &Store{
 		cfg:      cfg,
 		groups:   make(map[wire.GroupID]*replica),
@@ -176,6 +179,9 @@ func open(cfg Config, serial bool) (*Store, error) {
 	s.outliving.refused.every, s.badFrames.every = logEvery, logEvery
 	if stored, err := s.Stored(); err == nil {
 		s.outliving.blank = len(stored) == 0
+	}
+	if s.promises, err = openPromises(s); err != nil {
+		return nil, errors.Join(fmt.Errorf("store %d: %w", cfg.ID, err), s.log.Close())
 	}
 	if s.snaps, err = openSnapshots(s); err != nil {
 		return nil, errors.Join(fmt.Errorf("store %d: %w", cfg.ID, err), s.log.Close())
@@ -408,7 +414,7 @@ func (s *Store) refusal(r *replica, err error) error {
 }
 
 // electionTicks is the election time-out in force.
-func (s *Store) electionTicks() int { return s.cfg.Tuning.WithDefaults().ElectionTicks }
+func (s *Store) electionTicks() int { return s.cfg.Tuning.ElectionTicks }
 
 // holdApply remembers a group whose committed entries wait for the appliers.
 func (s *Store) holdApply(r *replica) {
@@ -518,6 +524,9 @@ func (s *Store) Close() error {
 	}
 	close(s.stopped)
 	s.loops.Wait()
+	if s.Err() == nil {
+		err = errors.Join(err, s.promises.close(s.now.Load()))
+	}
 	err = errors.Join(err, s.log.Close())
 	s.result = err
 	close(s.closed)
@@ -573,7 +582,8 @@ func (s *Store) logEvents() raftlog.Events {
 		MaintainFailed: func(err error) { log.Warn("background work of the log", zap.Error(err)) },
 		Failed:         func(err error) { log.Error("log failed", zap.Error(err)) },
 		Ignored: func(name string) {
-			if filepath.Base(name) != snapshotDir {
+			base := filepath.Base(name)
+			if _, ours := promiseSpan(base); !ours && base != snapshotDir {
 				log.Warn("left a foreign file alone", zap.String("name", name))
 			}
 		},

@@ -60,6 +60,8 @@ type node struct {
 	keepApplying bool
 	// clock tells the tick by the clock of the node; nil: that of the cluster.
 	clock func() uint64
+	// tickNanos is how long its tick is, where schedules tell them apart.
+	tickNanos uint64
 }
 
 // tick returns the current tick of a node.
@@ -188,7 +190,10 @@ func (n *node) start(applied wire.Index) error {
 		cfg.Members = n.history[last]
 	}
 	cfg.Join = place(cfg.Members, n.id) < 0 || n.joins && len(n.history) == 0
-	cfg.Group, cfg.Replica, cfg.Tuning = 1, n.id, &n.c.tuning
+	cfg.Group, cfg.Replica = 1, n.id
+	if cfg.Tuning == nil {
+		cfg.Tuning = &n.c.tuning
+	}
 	cfg.Storage, cfg.Rand, cfg.Now, cfg.Applied = n.log, n.rand, n.tick(), applied
 	g, err := New(cfg)
 	if err != nil {

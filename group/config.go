@@ -35,6 +35,11 @@ type Config struct {
 	// Applied is the last entry the state machine holds already. Entries behind
 	// it are handed out again as far as they are known to be committed.
 	Applied wire.Index
+	// Promised is for how many ticks, from Now, this replica may owe silence to a
+	// leader because of what it promised before it started, when that is longer than
+	// ElectionTicks, or when LeaseReads is off now and was on. A host that never
+	// changes these leaves it zero.
+	Promised uint64
 	// Priority says which replicas should rather lead: those of higher priority
 	// wait less for a leader, and a leader hands over to a voter of higher priority
 	// that is caught up. Replicas that are not in it have priority zero. It must

@@ -75,7 +75,7 @@ type Group struct {
 
 	timeout    uint32 // drawn from [ElectionTicks, 2*ElectionTicks)
 	now        uint64 // the current tick
-	promisedTo uint64 // no vote is granted before, but by order of the leader; zero without leases
+	promisedTo uint64 // no vote is granted before, but by order of the leader; without leases what Config.Promised said
 	electionAt uint64 // when to campaign; timeout ticks after last hearing of a leader
 
 	seq       uint64 // of the last Ready with something to persist
@@ -120,9 +120,10 @@ func New(cfg Config) (*Group, error) {
 	if err := g.restore(cfg.Applied); err != nil {
 		return nil, err
 	}
-	if g.tuning.LeaseReads && g.term > 0 && !planted.Is(planted.LeaseForgottenAtStart) {
+	if g.term > 0 && !planted.Is(planted.LeaseForgottenAtStart) {
 		// What was promised to a leader before is forgotten.
-		g.promisedTo = g.now + uint64(g.tuning.ElectionTicks)
+		g.promisedTo = g.now + cfg.Promised
+		g.promise()
 	}
 	g.drawTimeout()
 	g.electionAt = g.now + uint64(g.timeout)
@@ -182,7 +183,7 @@ func (g *Group) Clock(now uint64) {
 	if ld := g.leading; ld != nil && now > g.now && now-g.now >= uint64(g.tuning.ElectionTicks) {
 		// This replica stood still, or its clock jumped: rounds before prove nothing
 		// about the ticks since.
-		ld.leaseFrom = now
+		ld.voidLease(now)
 	}
 	g.now = max(g.now, now)
 }

@@ -9,7 +9,7 @@ import (
 //
 //	a voter that hears from its leader grants no vote to others, and does not
 //	campaign, for ElectionTicks by its own clock; a voter that starts again
-//	waits as long, because it may have forgotten;
+//	waits as long as it may have promised before, because it has forgotten;
 //
 //	clocks of the stores do not differ in rate by more than MaxClockDrift percent.
 //
@@ -19,7 +19,11 @@ import (
 // promised: until the term of the leader is durable, answers bear no tick and so
 // grant nothing (G16). Ticks are whole: what happened in tick t may have happened anywhere
 // within it, which costs one tick on either side. Nothing but the answer to a
-// heartbeat counts, because nothing else makes a voter promise.
+// heartbeat counts, because nothing else tells that a voter has promised.
+//
+// The answer says how long the promise lasts. So a voter without LeaseReads, which
+// promises nothing, is not counted, and one with shorter time-outs or ticks than the
+// leader's is counted for less: stores need not be switched together.
 //
 // An order to campaign does not wait for the silence of the leader, and may arrive
 // at any time. So a leader that has sent one has no lease any more, and reads by
@@ -29,14 +33,33 @@ import (
 // still. The tick that Clock tells before Step was read after the message came, so
 // that a voter's promise does not begin in the past.
 
-// leaseTicks is how long a lease lasts.
+// maxPromiseSpan bounds what is counted of a promise, some 26 days in nanoseconds,
+// so that multiplying it by a percentage and by ticks stays far from overflow.
+const maxPromiseSpan = 1 << 51
+
+// tickSpan is how long a tick is: nanoseconds, or one where nobody told.
 //
 //mr:hotpath
-func (t *Tuning) leaseTicks() uint64 {
+func (t *Tuning) tickSpan() uint64 { return max(1, uint64(t.TickNanos)) }
+
+// promiseSpan is how long a promise lasts at least, as the tick in which it begins
+// may be nearly over.
+//
+//mr:hotpath
+func (t *Tuning) promiseSpan() uint64 {
+	return min(uint64(t.ElectionTicks-1), maxPromiseSpan/t.tickSpan()) * t.tickSpan()
+}
+
+// leaseTicks is how long a lease lasts that rests on a promise of span.
+//
+//mr:hotpath
+func (t *Tuning) leaseTicks(span uint64) uint64 {
+	span = min(span, maxPromiseSpan)
 	if planted.Is(planted.LeaseWithoutMargin) {
-		return uint64(t.ElectionTicks)
+		return span/t.tickSpan() + 1
 	}
-	return uint64(max(0, (t.ElectionTicks-1)*(100-t.MaxClockDrift)/100-1))
+	ticks := span * uint64(100-t.MaxClockDrift) / 100 / t.tickSpan()
+	return ticks - min(ticks, 1)
 }
 
 // promise notes that the leader was heard, and with that grants it a lease.
@@ -44,7 +67,7 @@ func (t *Tuning) leaseTicks() uint64 {
 //mr:hotpath
 func (g *Group) promise() {
 	if g.tuning.LeaseReads {
-		g.promisedTo = g.now + uint64(g.tuning.ElectionTicks)
+		g.promisedTo = max(g.promisedTo, g.now+uint64(g.tuning.ElectionTicks))
 	}
 }
 
@@ -53,6 +76,29 @@ func (g *Group) promise() {
 //mr:hotpath
 func (g *Group) isPromised() bool {
 	return g.now < g.promisedTo && !planted.Is(planted.LeaseWithoutPromise)
+}
+
+// noteBeat notes the tick in a heartbeat, which is to come back in the answer if
+// this replica promises anything.
+//
+//mr:hotpath
+func (g *Group) noteBeat(m *wire.Message) {
+	g.owesBeat = true
+	if g.tuning.LeaseReads || planted.Is(planted.LeaseFromTheSilent) {
+		g.beatContext = max(g.beatContext, m.Context)
+	}
+}
+
+// takeBeat answers the heartbeats that came since the last answer.
+//
+//mr:hotpath
+func (g *Group) takeBeat(rd *Ready) {
+	m := g.put(&rd.Messages, wire.HeartbeatResponse, g.lead)
+	if g.beatContext > 0 && g.hardDurable() { // G16
+		m.Context = g.beatContext
+		m.Hint = wire.Index(g.tuning.promiseSpan())
+	}
+	g.owesBeat = false
 }
 
 // leaseContext is what a heartbeat carries: the tick in which it leaves. It comes
@@ -81,11 +127,34 @@ func (g *Group) Lost(ticks uint64) {
 	}
 }
 
+// extendLease counts the promise that an answer tells of.
+//
+//mr:hotpath
+func (g *Group) extendLease(slot int, m *wire.Message) {
+	ld, since, span := g.leading, m.Context, uint64(m.Hint)
+	if planted.Is(planted.LeaseFromAnswer) {
+		since = g.now
+	}
+	if planted.Is(planted.LeaseBySelf) {
+		span = g.tuning.promiseSpan()
+	}
+	if since == 0 || since < ld.leaseFrom {
+		return
+	}
+	ld.leaseUntil[slot] = max(ld.leaseUntil[slot], since+g.tuning.leaseTicks(span))
+}
+
+// voidLease ends the lease. Heartbeats that left before tick from do not count.
+func (ld *leading) voidLease(from uint64) {
+	ld.leaseFrom = from
+	clear(ld.leaseUntil[:])
+}
+
 // VoidLease ends what leases this replica holds, because the clock that they were
 // measured with was wrong. They are earned anew.
 func (g *Group) VoidLease() {
 	if ld := g.leading; ld != nil {
-		ld.leaseFrom = g.now + 1
+		ld.voidLease(g.now + 1)
 	}
 }
 
@@ -103,14 +172,13 @@ func (g *Group) LeaseIndex(now uint64) (index wire.Index, until uint64, ok bool)
 		g.commit < ld.firstIndex && !planted.Is(planted.LeaseBeforeOwnEntry) || now < g.now {
 		return 0, 0, false
 	}
-	var began [MaxReplicas]wire.Index // the quorum arithmetic is that of indexes
-	for slot := range ld.leaseAt {
-		began[slot] = wire.Index(ld.leaseAt[slot])
+	var ends [MaxReplicas]wire.Index // the quorum arithmetic is that of indexes
+	for slot := range ld.leaseUntil {
+		ends[slot] = wire.Index(ld.leaseUntil[slot])
 	}
-	began[g.slot] = wire.Index(now)
-	start := uint64(jointCommitIndex(&began, g.incoming, g.outgoing))
-	until = start + g.tuning.leaseTicks()
-	if start == 0 || start < ld.leaseFrom || now >= until {
+	ends[g.slot] = wire.Index(now + g.tuning.leaseTicks(g.tuning.promiseSpan()))
+	until = uint64(jointCommitIndex(&ends, g.incoming, g.outgoing))
+	if now < ld.leaseFrom || now >= until {
 		return 0, 0, false
 	}
 	return g.commit, until, true

@@ -11,7 +11,9 @@ import (
 // TestLeaseSchedules runs groups with leases through time: every replica has a clock
 // of its own, at one of the rates that MaxClockDrift allows and at any phase;
 // messages take time, and some a lot of it; links fail one way or both; replicas
-// stand still, hand over, crash and start again. At each step everybody who may read
+// stand still, hand over, crash and start again. In some schedules ticks and
+// time-outs are not as long on all replicas, and each start may switch leases on or
+// off. At each step everybody who may read
 // by a lease must know all that is committed anywhere (G16).
 //
 // The test of the bugs that can be planted (-tags planted) shows that this finds a
@@ -52,17 +54,38 @@ type flying struct {
 
 // leaseSchedule is one run.
 type leaseSchedule struct {
-	rand   *rand.Rand
-	c      *cluster
-	time   uint64 // steps since the beginning
-	flying []flying
-	down   map[[2]wire.ReplicaID]uint64 // links, and until when they fail
-	still  map[wire.ReplicaID]uint64    // who stands still, and until when
-	slow   uint64                       // how long messages take at most, mostly
-	late   bool                         // answers to heartbeats often are
-	calm   uint64                       // until when nothing more happens to the group
-	cutOff *node                        // by the leader, and campaigns
-	ambush uint64                       // until when it is waited for that; zero: no such plan
+	rand    *rand.Rand
+	c       *cluster
+	time    uint64 // steps since the beginning
+	flying  []flying
+	down    map[[2]wire.ReplicaID]uint64 // links, and until when they fail
+	still   map[wire.ReplicaID]uint64    // who stands still, and until when
+	slow    uint64                       // how long messages take at most, mostly
+	late    bool                         // answers to heartbeats often are
+	calm    uint64                       // until when nothing more happens to the group
+	cutOff  *node                        // by the leader, and campaigns
+	ambush  uint64                       // until when it is waited for that; zero: no such plan
+	mixed   bool                         // replicas are not configured alike
+	longest map[wire.ReplicaID]uint64    // promise that was ever made, in nanoseconds
+}
+
+// start starts a replica, in mixed schedules with settings of its own.
+func (s *leaseSchedule) start(n *node, applied wire.Index) error {
+	tuning := s.c.tuning
+	tuning.TickNanos = int64(n.tickNanos)
+	n.config.Promised = (s.longest[n.id] + n.tickNanos - 1) / n.tickNanos
+	if n.config.Promised > 0 {
+		n.config.Promised++ // the tick of the start is not whole
+	}
+	if s.mixed {
+		tuning.ElectionTicks = 10 + 10*s.rand.IntN(2)
+		tuning.LeaseReads = s.rand.IntN(2) > 0
+	}
+	if tuning.LeaseReads {
+		s.longest[n.id] = max(s.longest[n.id], uint64(tuning.ElectionTicks)*n.tickNanos)
+	}
+	n.config.Tuning = &tuning
+	return n.start(applied)
 }
 
 // eager draws short time-outs: an election as early as may be is the hardest for a
@@ -77,17 +100,23 @@ func (e eager) Uint64() uint64 {
 }
 
 func runLeaseSchedule(seed uint64, counts *leaseCounts) error {
-	s := &leaseSchedule{rand: rand.New(rand.NewPCG(seed, 16)), down: map[[2]wire.ReplicaID]uint64{}, still: map[wire.ReplicaID]uint64{}}
-	s.slow, s.late = 1+s.rand.Uint64N(8), s.rand.IntN(3) == 0
+	s := &leaseSchedule{rand: rand.New(rand.NewPCG(seed, 16)), down: map[[2]wire.ReplicaID]uint64{}, still: map[wire.ReplicaID]uint64{},
+		longest: map[wire.ReplicaID]uint64{}}
+	s.slow, s.late, s.mixed = 1+s.rand.Uint64N(8), s.rand.IntN(3) == 0, seed%2 == 0
 	voters := 3 + 2*s.rand.IntN(2)
 	s.c = newCluster(members(voters), Tuning{ElectionTicks: 10 + 10*s.rand.IntN(2), HeartbeatTicks: 1 + s.rand.IntN(2), LeaseReads: true,
 		DisablePreVote: s.rand.IntN(2) == 0})
 	for _, n := range s.c.nodes {
 		rate := uint64(90 + 10*s.rand.IntN(2)) // percent of the fastest
 		phase := s.rand.Uint64N(100 * leaseGrain)
-		n.clock = func() uint64 { return 1 + (s.time*rate+phase)/(100*leaseGrain) }
+		length := uint64(1)
+		if s.mixed && seed%4 == 0 {
+			length += s.rand.Uint64N(2)
+		}
+		n.tickNanos = length * 1000
+		n.clock = func() uint64 { return 1 + (s.time*rate+phase)/(100*leaseGrain*length) }
 		n.rand = eager{s.rand}
-		if err := n.start(0); err != nil {
+		if err := s.start(n, 0); err != nil {
 			return err
 		}
 	}
@@ -190,7 +219,7 @@ func (s *leaseSchedule) disturb(counts *leaseCounts) error {
 			}
 			other.crash(len(other.writes))
 			counts.restarts++
-			if err := other.start(min(wire.Index(len(other.machine)), other.log.Last())); err != nil {
+			if err := s.start(other, min(wire.Index(len(other.machine)), other.log.Last())); err != nil {
 				return err
 			}
 		}
@@ -235,7 +264,7 @@ func (s *leaseSchedule) disturb(counts *leaseCounts) error {
 		}
 		n.crash(len(n.writes))
 		counts.restarts++
-		return n.start(min(wire.Index(len(n.machine)), n.log.Last()))
+		return s.start(n, min(wire.Index(len(n.machine)), n.log.Last()))
 	case roll < 19:
 		if leader != nil && leader.g.TransferLeader(n.id) == nil && leader != n {
 			counts.transfers++

@@ -38,8 +38,111 @@ func TestLeaseTuning(t *testing.T) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}
-	if got := (&Tuning{ElectionTicks: 20, MaxClockDrift: 10}).leaseTicks(); got != 16 {
+	if got := (&Tuning{ElectionTicks: 20, MaxClockDrift: 10}).leaseTicks(19); got != 16 {
 		t.Errorf("%d ticks", got)
+	}
+}
+
+// TestVoterTellsWhatItPromises: an answer tells how long the promise lasts, and
+// nothing where nothing is promised. A later leader is not told of ticks of another.
+func TestVoterTellsWhatItPromises(t *testing.T) {
+	n := thesisGroup(t, 3, "")
+	beat := func(term wire.Term, tick uint64) wire.Message {
+		receive(t, n, wire.Message{Kind: wire.Heartbeat, From: 2, Term: term, Context: tick})
+		return one(t, out(n), wire.HeartbeatResponse)
+	}
+	if m := beat(1, 500); m.Context != 0 || m.Hint != 0 {
+		t.Errorf("without leases: %+v", m)
+	}
+	n.c.tuning.LeaseReads = true
+	if m := beat(1, 501); m.Context != 501 || m.Hint != 9 {
+		t.Errorf("ticks: %+v", m)
+	}
+	n.c.tuning.TickNanos = 1000
+	if m := beat(1, 502); m.Context != 502 || m.Hint != 9000 {
+		t.Errorf("nanoseconds: %+v", m)
+	}
+	if m := beat(2, 6); m.Context != 0 || m.Hint != 0 {
+		t.Errorf("before the term is durable: %+v", m)
+	}
+	if m := beat(2, 7); m.Context != 7 {
+		t.Errorf("a new leader: %+v", m)
+	}
+	if m := beat(2, 0); m.Context != 7 {
+		t.Errorf("a repeated heartbeat: %+v", m)
+	}
+}
+
+// TestLeaseCountsOnlyPromises: a lease needs a quorum of promises, and lasts as long
+// as these do by the leader's clock.
+func TestLeaseCountsOnlyPromises(t *testing.T) {
+	for name, c := range map[string]struct {
+		nanos int64
+		hints [2]wire.Index // of the other voters; zero promises nothing
+		until uint64        // zero: no lease
+	}{
+		"none":             {1, [2]wire.Index{0, 0}, 0},
+		"one":              {1, [2]wire.Index{9, 0}, 1 + 7},
+		"both are longer":  {1, [2]wire.Index{99, 19}, 1 + 16},
+		"shorter than own": {1, [2]wire.Index{4, 0}, 1 + 2},
+		"too short":        {1, [2]wire.Index{1, 0}, 0},
+		"shorter ticks":    {1000, [2]wire.Index{9 * 500, 0}, 1 + 3},
+		"longer ticks":     {1000, [2]wire.Index{9 * 3000, 9 * 4000}, 1 + 23},
+		"without an end":   {1, [2]wire.Index{1<<64 - 1, 1<<64 - 1}, 1 + maxPromiseSpan*90/100 - 1},
+		"longer than own":  {1, [2]wire.Index{99, 0}, 1 + 7}, // asked again, it goes on
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := thesisGroup(t, 3, "")
+			n.c.tuning.LeaseReads, n.c.tuning.TickNanos = true, c.nanos
+			lead(t, n)
+			out(n)
+			receive(t, n, wire.Message{Kind: wire.AppendResponse, From: 2, Term: 1, Index: 1})
+			n.g.Tick(1)
+			for at, hint := range c.hints {
+				context := uint64(1)
+				if hint == 0 {
+					context = 0
+				}
+				receive(t, n, wire.Message{Kind: wire.HeartbeatResponse, From: wire.ReplicaID(2 + at), Term: 1, Context: context, Hint: hint})
+			}
+			_, until, ok := n.g.LeaseIndex(1)
+			if ok != (c.until > 0) || until != c.until {
+				t.Errorf("until %d, %v, want %d", until, ok, c.until)
+			}
+		})
+	}
+}
+
+// TestPromiseOfAFormerLife: a voter that starts again keeps what it may have promised
+// before, whatever it promises now.
+func TestPromiseOfAFormerLife(t *testing.T) {
+	n := thesisGroup(t, 3, "1/1 term=1")
+	n.config.Promised = 30
+	vote := wire.Message{Kind: wire.Vote, From: 3, Term: 2, Index: 1, LogTerm: 1}
+	for _, leases := range []bool{false, true} {
+		n.c.tuning.LeaseReads = leases
+		n.c.now += 100
+		n.crash(0)
+		if err := n.start(0); err != nil {
+			t.Fatal(err)
+		}
+		n.g.Clock(n.c.now + 29)
+		receive(t, n, wire.Message{Kind: wire.Heartbeat, From: 2, Term: 1}) // a promise of 10 does not end it
+		n.g.ForgetLeader()
+		if err := n.g.Campaign(); err != ErrPromised {
+			t.Errorf("leases %v: %v", leases, err)
+		}
+		receive(t, n, vote)
+		for _, m := range out(n) {
+			if m.Kind == wire.VoteResponse {
+				t.Errorf("leases %v: sent %+v", leases, m)
+			}
+		}
+	}
+	n.g.Clock(n.c.now + 29 + 10)
+	receive(t, n, vote)
+	if m := one(t, out(n), wire.VoteResponse); m.Reject {
+		t.Error("refused when the promise was over")
 	}
 }
 

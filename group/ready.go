@@ -329,11 +329,7 @@ func (g *Group) mayAnswer() bool {
 func (g *Group) takeAnswers(rd *Ready) {
 	if g.role == Follower && g.lead != 0 {
 		if g.owesBeat {
-			m := g.put(&rd.Messages, wire.HeartbeatResponse, g.lead)
-			if g.hardDurable() {
-				m.Context = g.beatContext // G16
-			}
-			g.owesBeat = false
+			g.takeBeat(rd)
 		}
 		if g.owesAck && g.mayLeave(wire.AppendResponse) {
 			// G3: all that is durable and verified, however many appends it took.

@@ -356,11 +356,9 @@ func (g *Group) leaderHeartbeatResponse(m *wire.Message) error {
 	if ld.unanswered(slot) && !g.sentLately(slot) {
 		ld.nudges = ld.nudges.with(slot)
 	}
-	since := m.Context
-	if planted.Is(planted.LeaseFromAnswer) {
-		since = g.now
+	if g.tuning.LeaseReads {
+		g.extendLease(slot, m)
 	}
-	ld.leaseAt[slot] = max(ld.leaseAt[slot], since)
 	return nil
 }
 
@@ -576,8 +574,7 @@ func (g *Group) followerHeartbeat(m *wire.Message) error {
 		return g.fail("G5", m.Commit, "committed, and acknowledged here; the log ends at %d", g.log.last())
 	}
 	g.setCommit(m.Commit)
-	g.owesBeat = true
-	g.beatContext = max(g.beatContext, m.Context)
+	g.noteBeat(m)
 	g.rest()
 	return nil
 }

@@ -705,9 +705,9 @@ func Test6_4_1_LeaseIsBoundedByTheRoundsBegin(t *testing.T) {
 	n.g.Tick(1)
 	round := one(t, out(n)[:1], wire.Heartbeat).Context
 	n.g.Tick(5) // the answer takes a while
-	receive(t, n, wire.Message{Kind: wire.HeartbeatResponse, From: 2, Term: 1, Context: round})
+	receive(t, n, wire.Message{Kind: wire.HeartbeatResponse, From: 2, Term: 1, Context: round, Hint: 9})
 	index, until, ok := n.g.LeaseIndex(5)
-	if !ok || index != 1 || until != 1+n.c.tuning.leaseTicks() || until >= 1+10 {
+	if !ok || index != 1 || until != 1+n.c.tuning.leaseTicks(9) || until >= 1+10 {
 		t.Errorf("index %d until %d, %v", index, until, ok)
 	}
 	if _, _, ok := n.g.LeaseIndex(until); ok {

@@ -43,10 +43,16 @@ type Tuning struct {
 	// stopped or hands over. Otherwise it steps down when it has applied that.
 	StayWhenRemoved bool
 	// LeaseReads makes voters promise their leader not to vote for others for
-	// ElectionTicks, so that LeaseIndex answers reads. All replicas of a group must
-	// agree in it, and it needs check-quorum. Ticks must come from a clock that counts
-	// while the process stands still; the engine brings one.
+	// ElectionTicks, so that LeaseIndex answers reads. It needs check-quorum. Ticks
+	// must come from a clock that counts while the process stands still; the engine
+	// brings one. Replicas may be switched one after the other, in either direction:
+	// voters without it promise nothing, and are not counted. Where it is switched
+	// off, or promises become shorter, see Config.Promised.
 	LeaseReads bool
+	// TickNanos is how many nanoseconds a tick takes. Voters tell their leader how
+	// long their promises last, so replicas may differ in ElectionTicks and in this.
+	// Zero means that ticks are as long on all replicas. The engine fills it in.
+	TickNanos int64
 	// MaxClockDrift bounds, in percent, by how much the clocks of any two stores
 	// differ in rate. A lease is shorter by as much. Zero means 10.
 	MaxClockDrift int
@@ -106,11 +112,14 @@ func (t *Tuning) Validate() error {
 	within("MaxCommittedBytes", d.MaxCommittedBytes, maxTuningBytes)
 	within("MaxTailBytes", d.MaxTailBytes, maxTuningBytes)
 	within("MaxClockDrift", d.MaxClockDrift, 50)
+	if d.TickNanos < 0 {
+		faults = append(faults, fmt.Errorf("TickNanos: %d must not be negative", d.TickNanos))
+	}
 	if d.LeaseReads && d.DisableCheckQuorum {
 		faults = append(faults, errors.New("LeaseReads: needs check-quorum, and DisableCheckQuorum is set"))
 	}
-	if d.LeaseReads && d.leaseTicks() <= uint64(d.HeartbeatTicks) {
-		faults = append(faults, fmt.Errorf("LeaseReads: a lease of %d ticks must exceed HeartbeatTicks (%d)", d.leaseTicks(), d.HeartbeatTicks))
+	if d.LeaseReads && d.leaseTicks(d.promiseSpan()) <= uint64(d.HeartbeatTicks) {
+		faults = append(faults, fmt.Errorf("LeaseReads: a lease of %d ticks must exceed HeartbeatTicks (%d)", d.leaseTicks(d.promiseSpan()), d.HeartbeatTicks))
 	}
 	return errors.Join(faults...)
 }

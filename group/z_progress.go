@@ -104,8 +104,8 @@ type progressTable struct {
 	lastSent [MaxReplicas]uint64
 	// readAck is the last read round it has confirmed.
 	readAck [MaxReplicas]uint64
-	// leaseAt is the tick of the last heartbeat it has answered.
-	leaseAt [MaxReplicas]uint64
+	// leaseUntil is the tick at which what it has promised may end.
+	leaseUntil [MaxReplicas]uint64
 	// snapshotAt is the tick when sending it a snapshot ended.
 	snapshotAt [MaxReplicas]uint64
 	// state is how entries are sent to it.
@@ -133,7 +133,7 @@ func (p *progressTable) take(slot int, from *progressTable, at int) {
 	p.commitSent[slot] = from.commitSent[at]
 	p.lastSent[slot] = from.lastSent[at]
 	p.readAck[slot] = from.readAck[at]
-	p.leaseAt[slot] = from.leaseAt[at]
+	p.leaseUntil[slot] = from.leaseUntil[at]
 	p.snapshotAt[slot] = from.snapshotAt[at]
 	p.state[slot] = from.state[at]
 	p.recentActive = p.recentActive.without(slot)

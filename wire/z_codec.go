@@ -26,7 +26,7 @@ const (
 //	Append             LogTerm Index Commit Entries…
 //	AppendResponse     LogTerm Index Hint
 //	Heartbeat          Commit Context
-//	HeartbeatResponse  Context
+//	HeartbeatResponse  Hint Context
 //	PreVote            LogTerm Index Context
 //	PreVoteResponse    LogTerm Commit
 //	Vote               LogTerm Index Context
@@ -51,7 +51,7 @@ var shapes = [256]shape{
 	Append:            {fixed: 64, tail: true},
 	AppendResponse:    {fixed: 64, flags: flagReject},
 	Heartbeat:         {fixed: 56},
-	HeartbeatResponse: {fixed: 48},
+	HeartbeatResponse: {fixed: 56},
 	PreVote:           {fixed: 64},
 	PreVoteResponse:   {fixed: 56, flags: flagReject},
 	Vote:              {fixed: 64},
@@ -132,10 +132,11 @@ func (m *Message) AppendTo(dst []byte) []byte {
 		le.PutUint64(b[32:], uint64(m.Term))
 		le.PutUint64(b[40:], uint64(m.Commit))
 		le.PutUint64(b[48:], m.Context)
-	case HeartbeatResponse, Confirm, ConfirmResponse:
-		b := (*[48]byte)(out)
+	case HeartbeatResponse:
+		b := (*[56]byte)(out)
 		le.PutUint64(b[32:], uint64(m.Term))
-		le.PutUint64(b[40:], m.Context)
+		le.PutUint64(b[40:], uint64(m.Hint))
+		le.PutUint64(b[48:], m.Context)
 	case PreVote, Vote:
 		b := (*[64]byte)(out)
 		le.PutUint64(b[32:], uint64(m.Term))
@@ -195,6 +196,10 @@ func (m *Message) AppendTo(dst []byte) []byte {
 		le.PutUint64(b[40:], uint64(m.Hint))
 		le.PutUint64(b[48:], m.Context)
 		copy(out[56:], m.Entries)
+	case Confirm, ConfirmResponse:
+		b := (*[48]byte)(out)
+		le.PutUint64(b[32:], uint64(m.Term))
+		le.PutUint64(b[40:], m.Context)
 	}
 	return dst
 }
@@ -242,10 +247,11 @@ func (m *Message) Decode(src []byte) (n int, err error) {
 		m.Term = Term(le.Uint64(b[32:]))
 		m.Commit = Index(le.Uint64(b[40:]))
 		m.Context = le.Uint64(b[48:])
-	case HeartbeatResponse, Confirm, ConfirmResponse:
-		b := (*[48]byte)(src)
+	case HeartbeatResponse:
+		b := (*[56]byte)(src)
 		m.Term = Term(le.Uint64(b[32:]))
-		m.Context = le.Uint64(b[40:])
+		m.Hint = Index(le.Uint64(b[40:]))
+		m.Context = le.Uint64(b[48:])
 	case PreVote, Vote:
 		b := (*[64]byte)(src)
 		m.Term = Term(le.Uint64(b[32:]))
@@ -313,6 +319,10 @@ func (m *Message) Decode(src []byte) (n int, err error) {
 		if n > 56 {
 			m.Entries = src[56:n:n]
 		}
+	case Confirm, ConfirmResponse:
+		b := (*[48]byte)(src)
+		m.Term = Term(le.Uint64(b[32:]))
+		m.Context = le.Uint64(b[40:])
 	}
 	return n, nil
 }

@@ -30,8 +30,9 @@ func (m *Message) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 		enc.AddUint64("term", uint64(m.Term))
 		enc.AddUint64("commit", uint64(m.Commit))
 		enc.AddUint64("context", m.Context)
-	case HeartbeatResponse, Confirm, ConfirmResponse:
+	case HeartbeatResponse:
 		enc.AddUint64("term", uint64(m.Term))
+		enc.AddUint64("hint", uint64(m.Hint))
 		enc.AddUint64("context", m.Context)
 	case PreVote, Vote:
 		enc.AddUint64("term", uint64(m.Term))
@@ -80,6 +81,9 @@ func (m *Message) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 		enc.AddUint64("hint", uint64(m.Hint))
 		enc.AddUint64("context", m.Context)
 		enc.AddInt("entriesBytes", len(m.Entries))
+	case Confirm, ConfirmResponse:
+		enc.AddUint64("term", uint64(m.Term))
+		enc.AddUint64("context", m.Context)
 	}
 	return nil
 }

@@ -41,7 +41,8 @@ const (
 	Heartbeat MessageKind = 3
 	// HeartbeatResponse confirms a heartbeat.
 	//
-	//	Context  that of the heartbeat
+	//	Hint     how long the sender promises silence to others, in nanoseconds, from when it heard the heartbeat
+	//	Context  that of the heartbeat; zero: nothing is promised
 	HeartbeatResponse MessageKind = 4
 	// PreVote asks whether a campaign in this term could win. Nobody adopts the
 	// term.

@@ -28,6 +28,8 @@ const (
 	LeaseForgottenAtStart
 	LeaseOverTransfer
 	LeaseBeforeOwnEntry
+	LeaseFromTheSilent
+	LeaseBySelf
 
 	// Of the engine.
 	AckEarly

@@ -77,6 +77,8 @@ var list = []Info{
 	{LeaseForgottenAtStart, "lease-forgotten-at-start", "a voter that starts again owes no silence"},
 	{LeaseOverTransfer, "lease-over-transfer", "a leader that has ordered a campaign keeps its lease"},
 	{LeaseBeforeOwnEntry, "lease-before-own-entry", "a leader reads by lease before it has committed an entry of its term"},
+	{LeaseFromTheSilent, "lease-from-the-silent", "a voter that promises nothing answers as if it did"},
+	{LeaseBySelf, "lease-by-self", "a lease lasts as long as the leader would promise, not as long as the voters do"},
 	{AckEarly, "ack-early", "answers leave before the batch that makes them true is durable"},
 	{ForgetHardState, "forget-hard-state", "term and vote are not written"},
 	{ApplyTwice, "apply-twice", "applying from the log begins one entry too early"},
