@@ -24,7 +24,8 @@ type book struct {
 	disk     *pages // what it keeps itself; nil: nothing
 
 	captures, restores int
-	fail               error // of Snapshot, WriteTo and Restore
+	fail               error  // of Snapshot, WriteTo and Restore
+	during             func() // called by the next WriteTo, once
 	applied            []wire.Index
 }
 
@@ -53,15 +54,21 @@ func (b *book) Snapshot() (io.WriterTo, error) {
 	if b.fail != nil {
 		return nil, b.fail
 	}
-	return &bookCopy{commands: b.commands[:len(b.commands):len(b.commands)], weight: b.weight}, nil
+	c := &bookCopy{commands: b.commands[:len(b.commands):len(b.commands)], weight: b.weight, during: b.during}
+	b.during = nil
+	return c, nil
 }
 
 type bookCopy struct {
 	commands []string
 	weight   int
+	during   func()
 }
 
 func (c *bookCopy) WriteTo(w io.Writer) (n int64, err error) {
+	if c.during != nil {
+		c.during()
+	}
 	filler := strings.Repeat("x", c.weight)
 	for _, command := range c.commands {
 		record := binary.LittleEndian.AppendUint32(nil, uint32(len(command)))
@@ -129,11 +136,12 @@ type snapCluster struct {
 	durable bool
 	// pass decides about each message on its way, and may change it; nil: all
 	// pass.
-	pass   func(from, to wire.StoreID, m *wire.Message) bool
-	slow   *slowLink // one way between two stores; nil: all are as fast as steps
-	chunks int       // snapshot chunks with content that were delivered
-	count  tally
-	sent   int
+	pass    func(from, to wire.StoreID, m *wire.Message) bool
+	slow    *slowLink // one way between two stores; nil: all are as fast as steps
+	writing bool      // a state machine writes a snapshot, so that the loops of snapshots wait
+	chunks  int       // snapshot chunks with content that were delivered
+	count   tally
+	sent    int
 }
 
 type placeEnd struct {
@@ -322,7 +330,7 @@ func (c *snapCluster) step(p *place) (did bool) {
 		func(d *engine.Stepper) bool { return d.Worker(0) },
 		func(d *engine.Stepper) bool { return (p.noLog == nil || !p.noLog()) && d.Log() },
 		func(d *engine.Stepper) bool { return d.Applier(0) },
-		func(d *engine.Stepper) bool { return d.Snapshots() },
+		func(d *engine.Stepper) bool { return !c.writing && d.Snapshots() },
 		func(d *engine.Stepper) bool { return !p.noEvents && d.Events() },
 		func(d *engine.Stepper) bool { return d.Maintain() },
 	} {

@@ -39,6 +39,7 @@ type snapPlan struct {
 
 	base  wire.Index // of the newest snapshot, or what a durable machine had
 	grown int64      // bytes applied since
+	taken int64      // of those, what the capture on its way holds
 	size  int64      // of the newest snapshot
 	asked bool       // one is on its way
 	retry wire.Index // not before this index, after one that failed
@@ -206,6 +207,9 @@ type capture struct {
 // taskCapture: it is between two calls of Apply.
 func (a *applier) capture(r *replica) {
 	e := snapEvent{kind: snapCaptured, replica: r}
+	if p := r.apply.plan; p != nil {
+		p.taken = p.grown
+	}
 	e.capture, e.index, e.err = a.captureState(r)
 	if e.capture != nil {
 		r.apply.away++
@@ -390,10 +394,15 @@ func (a *applier) wrote(r *replica, index wire.Index, bytes int64, err error) {
 		return
 	}
 	if index > p.base {
-		p.base, p.grown = index, 0
+		p.base, p.grown = index, max(0, p.grown-p.taken)
 	}
+	p.taken = 0
 	if bytes > 0 {
 		p.size = bytes
+	}
+	// As much may have been applied meanwhile, and nothing more may come.
+	if applied := wire.Index(r.applied.Load()); r.ending() == nil && p.due(applied) {
+		a.grown(r, applied)
 	}
 }
 

@@ -67,6 +67,31 @@ func TestSnapshotsBoundTheLog(t *testing.T) {
 	c.ordered()
 }
 
+// What is applied while a snapshot is written may make the next one due at once,
+// and the group may be quiet from then on: its log is compacted all the same, once
+// and not more often.
+func TestSnapshotIsDueWhenOneIsDone(t *testing.T) {
+	c := newSnapCluster(t, 1, []wire.GroupID{1}, nil)
+	c.mustOpen(0)
+	b := c.places[0].books[1]
+	b.during = func() {
+		c.writing = true
+		c.write(1, 200)
+		c.writing = false
+	}
+	for b.during != nil {
+		c.write(1, 1)
+	}
+	c.tick(100)
+	st := c.group(0, 1).Status()
+	if st.Applied < 240 || st.Snapshot != st.Applied || st.First != st.Snapshot-10+1 {
+		t.Errorf("%+v", st)
+	}
+	if b.captures != 2 {
+		t.Errorf("%d snapshots were made", b.captures)
+	}
+}
+
 // behind makes store 3 miss so much that the entries it needs are compacted.
 func behind(t *testing.T, c *snapCluster) {
 	t.Helper()
