@@ -17,6 +17,7 @@ import (
 // A store that was restarted before it lost its disk is refused by its peers until
 // it says so. Then it gets new replicas, over the connections that they have made.
 func TestDiskLost(t *testing.T) {
+	t.Parallel()
 	for _, lost := range []wire.StoreID{1, 3} { // which dials, and which is dialled
 		t.Run(fmt.Sprint("store ", lost), func(t *testing.T) {
 			diskLost := false

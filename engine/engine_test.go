@@ -58,6 +58,7 @@ func TestInitialLeadersAreSpreadEvenly(t *testing.T) {
 }
 
 func TestRestartReplaysTheLog(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, nil)
 	c.startAll(1)
 	for i := range 100 {
@@ -87,6 +88,7 @@ func TestRestartReplaysTheLog(t *testing.T) {
 // A follower that is away while a million entries are written reads them back
 // from the leader's log; next to nothing of them is in memory.
 func TestFollowerCatchesUpFromTheLog(t *testing.T) {
+	t.Parallel()
 	writes := 1_000_000
 	if testing.Short() {
 		writes = 50_000
@@ -230,6 +232,7 @@ func TestReadsAreLinearizableOnEveryStore(t *testing.T) {
 // A read that comes before there is a leader, or while one is being elected,
 // waits for it; without a quorum it ends.
 func TestReadsWaitForALeader(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, func(cfg *engine.Config) { cfg.Tuning.ElectionTicks = 10 })
 	c.startAll(1)
 	for id := range c.stores {
@@ -257,6 +260,7 @@ func TestReadsWaitForALeader(t *testing.T) {
 }
 
 func TestLeaderLossElectsAnotherAndLosesNothing(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, nil)
 	c.startAll(1)
 	for i := range 50 {
@@ -375,6 +379,7 @@ func (n notifications) ProposalsDone(done []*engine.Pending) {
 }
 
 func TestStateMachineFaultStopsOnlyItsGroup(t *testing.T) {
+	t.Parallel()
 	poison := func(command []byte) error {
 		switch string(command) {
 		case "panic":
@@ -423,6 +428,7 @@ func TestStateMachineFaultStopsOnlyItsGroup(t *testing.T) {
 }
 
 func TestStopAndStartGroup(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, nil)
 	c.startAll(1)
 	for i := range 10 {

@@ -66,6 +66,7 @@ var _ io.WriterAt = (*brokenFile)(nil)
 // loses its leaderships; the others go on, and a restart over the repaired disk
 // brings it back.
 func TestDiskFailureStopsTheStore(t *testing.T) {
+	t.Parallel()
 	for name, breakDisk := range map[string]func(*brokenFS){
 		"sync":  func(b *brokenFS) { b.failSyncs.Store(true) },
 		"write": func(b *brokenFS) { b.failWrites.Store(true) },
@@ -132,6 +133,7 @@ func TestQueryPanicStopsOnlyItsReplica(t *testing.T) {
 // silence: the group that lost them stays down with the place of the damage,
 // while its other replicas and the other groups of the store go on.
 func TestDamagedEntriesKeepOnlyTheirGroupDown(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, nil)
 	c.startAll(1, 2)
 	for i := range 10 {

@@ -32,6 +32,7 @@ func TestTransferLeader(t *testing.T) {
 }
 
 func TestTransferLeaderIsRefused(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, nil)
 	c.startAll(1)
 	c.propose(1, "x")
@@ -55,6 +56,7 @@ func TestTransferLeaderIsRefused(t *testing.T) {
 
 // A replica of higher priority leads when it can, and again after it was away.
 func TestPriorityBringsTheLeadershipBack(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, nil)
 	priority := map[wire.ReplicaID]uint8{2: 1}
 	start := func(id wire.StoreID) {

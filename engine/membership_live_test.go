@@ -130,6 +130,7 @@ func (f *fleet) gone(store wire.StoreID, replica wire.ReplicaID) {
 }
 
 func TestGrowAndShrink(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, 5)
 	f.begin(1)
 	var want []string
@@ -199,6 +200,7 @@ func TestGrowAndShrink(t *testing.T) {
 
 // All three members are replaced, one after the other, while clients write.
 func TestReplaceEveryMemberUnderLoad(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, 6)
 	f.begin(1, 2, 3)
 	ctx, stop := context.WithCancel(t.Context())
@@ -279,6 +281,7 @@ func (f *fleet) writeAnyhow(command string) {
 
 // A replica that was cut off while it was removed learns it when it comes back.
 func TestRemovedWhileCutOff(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, 3)
 	f.begin(1, 2, 3)
 	f.propose(1, "a")
@@ -301,6 +304,7 @@ func TestRemovedWhileCutOff(t *testing.T) {
 // A store whose embedder refuses is asked again, and one with a dead replica of
 // an earlier id is given a new one.
 func TestJoinIsAskedForAgain(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, 3)
 	g := f.begin(1)
 	f.propose(1, "a")
@@ -402,6 +406,7 @@ func TestConcurrentChanges(t *testing.T) {
 // A caller that waits no more leaves things as they are, and another one goes on
 // from there.
 func TestAddReplicaGoesOn(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, 3)
 	g := f.begin(1)
 	f.propose(1, "a")
@@ -488,6 +493,7 @@ func TestRemovedLeaderAnswersEverybody(t *testing.T) {
 // A store whose disk is gone is not asked to begin its voter anew. It is
 // replaced by a learner under another id, which catches up and votes.
 func TestEmptyDiskIsReplaced(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, 3)
 	f.begin(1, 2, 3)
 	var want []string

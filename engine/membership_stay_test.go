@@ -11,6 +11,7 @@ import (
 // A leader that is removed and stays is found by the followers and their clients,
 // and hands over when it is told to.
 func TestRemovedLeaderStays(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, 4, func(cfg *engine.Config) {
 		cfg.Tuning.StayWhenRemoved = true
 		cfg.Tuning.ElectionTicks = 50 // nobody but the transfer is to end the leadership

@@ -54,6 +54,7 @@ func refused(t *testing.T, err error, want group.MembershipReason) {
 }
 
 func TestChangeMembers(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, nil)
 	g := c.startAlone(1)
 	c.propose(1, "a")
@@ -307,6 +308,7 @@ func TestGroupBeginsWithALearner(t *testing.T) {
 
 // A change that cannot commit ends with its group, or with the leadership.
 func TestChangeWithoutQuorum(t *testing.T) {
+	t.Parallel()
 	for _, end := range []string{"stop", "lose"} {
 		t.Run(end, func(t *testing.T) {
 			c := newCluster(t, nil)

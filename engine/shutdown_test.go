@@ -166,6 +166,7 @@ func TestStopAndStartUnderLoad(t *testing.T) {
 
 // WaitLeader ends with the replica, also when that ends at the same moment.
 func TestWaitLeaderEndsWithTheReplica(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, nil)
 	for id := range c.stores {
 		if id != 1 {
@@ -188,6 +189,7 @@ func TestWaitLeaderEndsWithTheReplica(t *testing.T) {
 // One state machine that stands still holds up its own group and the budget of
 // appliers, but the list of groups that wait for it stays short.
 func TestHeldGroupsAreListedOnce(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, func(cfg *engine.Config) {
 		cfg.MaxApplyBytes = 1
 		cfg.Appliers = 2

@@ -76,6 +76,7 @@ func (c *cluster) startScroll(id wire.StoreID, group wire.GroupID) *scroll {
 // The whole way with goroutines: a store misses what is compacted, comes back
 // while writes go on, gets the state, and later restarts from it.
 func TestSnapshotsOfLiveStores(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, snapshotsOften)
 	for id := range c.stores {
 		c.startScroll(id, 1)
@@ -129,6 +130,7 @@ func TestSnapshotsOfLiveStores(t *testing.T) {
 // A machine that is slow to write holds up neither its group, nor the snapshots
 // of others; StopGroup waits for it, and it is told that it is not needed.
 func TestSlowSnapshot(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, snapshotsOften)
 	slow := map[wire.StoreID]*scroll{}
 	for id := range c.stores {
@@ -220,6 +222,7 @@ func (*brokenWriter) Write([]byte) (int, error) { return 0, errBook }
 // A store with an empty disk joins a group whose log is compacted, and gets the
 // state.
 func TestJoinBySnapshot(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, snapshotsOften)
 	s := &scroll{}
 	c.machines[1][1] = &s.ledger
