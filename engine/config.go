@@ -249,7 +249,7 @@ type GroupConfig struct {
 	// store: the voter at place ID mod their number leads first. When the group is
 	// stored already they may be left out, or must be the stored ones until the
 	// membership was changed for the first time; from then on they are not looked
-	// at.
+	// at, nor are they for a replica that was added.
 	Members []Member
 	// Join starts a replica that was added to a group which runs already. Members
 	// are left out, and entries come from the leader. When the store holds a

@@ -205,10 +205,6 @@ func (r *replica) agree(ctx context.Context, cfg *GroupConfig) (d descriptor, is
 			return fault("Replica", cfg.Replica, fmt.Sprintf("must be the stored one, %d", d.Replica))
 		case d.members.Index == 0 && !d.joining() && len(cfg.Members) > 0 && !slices.Equal(startMembership(cfg.Members).Members, d.members.Members):
 			return fault("Members", fmt.Sprintf("%+v", cfg.Members), fmt.Sprintf("must be the stored ones, %+v", d.members.Members))
-		case d.joining() && len(cfg.Members) > 0 && !slices.ContainsFunc(cfg.Members, func(m Member) bool {
-			return m.Replica == d.Replica && m.Store == r.store.cfg.ID
-		}):
-			return fault("Members", fmt.Sprintf("%+v", cfg.Members), fmt.Sprintf("must have the stored replica %d on this store", d.Replica))
 		}
 		return d, false, nil
 	}
