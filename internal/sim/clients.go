@@ -336,6 +336,8 @@ func (c *cluster) end(o *op, state opState, err error) {
 
 func (c *cluster) countEnd(o *op) {
 	switch {
+	case o.read && o.state == opDone && o.stale:
+		c.count(oldReadsAnswered)
 	case o.read && o.state == opDone:
 		c.count(readsAnswered)
 	case o.read:
