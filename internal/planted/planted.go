@@ -48,6 +48,4 @@ const (
 	TrustTorn
 	DropLastBatch
 	RecycleLive
-
-	bugs // how many there are
 )

@@ -136,7 +136,7 @@ func (c Campaign) Validate() error {
 		}
 	}
 	if c.Plan.Trace != nil && c.Seeds > 1 {
-		faults = append(faults, errors.New("Trace: must be nil, runs would write into each other's"))
+		faults = append(faults, fmt.Errorf("%s: must be nil, runs would write into each other's", "Trace"))
 	}
 	return errors.Join(faults...)
 }
