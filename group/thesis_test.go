@@ -671,6 +671,140 @@ func Test4_1_NeighbouringConfigurationsOverlap(t *testing.T) {
 	}
 }
 
+// 4.3: in joint consensus, agreement for elections and for commitment requires
+// majorities from both the old and the new configuration. All votes and all
+// acknowledgements of two neighbours with different majorities are tried.
+func Test4_3_BothMajoritiesAgree(t *testing.T) {
+	// 1, 2, 3 go to 1, 4, 5: the leader counts in both.
+	joint := &wire.Membership{}
+	for id, role := range []wire.MemberRole{wire.Voter | wire.Outgoing, wire.Outgoing, wire.Outgoing, wire.Voter, wire.Voter} {
+		joint.Members = append(joint.Members, wire.Member{Replica: wire.ReplicaID(id + 1), Store: wire.StoreID(id + 1), Role: role})
+	}
+	begin := func() *node {
+		n := newCluster(joint, Tuning{ElectionTicks: 10, HeartbeatTicks: 1, DisablePreVote: true}).nodes[0]
+		if err := n.start(0); err != nil {
+			t.Fatal(err)
+		}
+		campaign(t, n)
+		out(n)
+		return n
+	}
+	for yes := range 1 << 4 { // a bit for each of 2 to 5
+		old, coming := yes&0b0011 != 0, yes&0b1100 != 0 // one more is a majority with the leader
+		n := begin()
+		for i := range 4 {
+			if yes>>i&1 != 0 {
+				receive(t, n, wire.Message{Kind: wire.VoteResponse, From: wire.ReplicaID(i + 2), Term: 1})
+			}
+		}
+		if won := n.g.Role() == Leader; won != (old && coming) {
+			t.Errorf("votes %04b: a %s", yes, n.g.Role())
+		}
+		n = begin()
+		for i := range 4 {
+			receive(t, n, wire.Message{Kind: wire.VoteResponse, From: wire.ReplicaID(i + 2), Term: 1})
+		}
+		out(n)
+		for i := range 4 {
+			if yes>>i&1 != 0 {
+				receive(t, n, wire.Message{Kind: wire.AppendResponse, From: wire.ReplicaID(i + 2), Term: 1, Index: 1})
+			}
+		}
+		if committed := n.g.Commit() == 1; committed != (old && coming) {
+			t.Errorf("acknowledged by %04b: commit %d", yes, n.g.Commit())
+		}
+	}
+}
+
+// 5.1: the server retains the index and term of the last entry that the snapshot
+// replaces, for the consistency check of the entry behind it; once that is done it may
+// drop everything up to there.
+func Test5_1_CompactedLogStillChecksTheNextEntry(t *testing.T) {
+	for _, term := range []wire.Term{1, 2} {
+		n := thesisGroup(t, 3, "1/1 2/1 3/2 term=2 commit=3")
+		out(n)
+		n.log.compact(3)
+		err := n.g.Step(&wire.Message{Kind: wire.Append, Group: 1, From: 2, To: 1, Term: 3, Index: 3, LogTerm: term, Entries: blocks(t, "4/3")})
+		if term != 2 {
+			// What is compacted was committed, so no leader has another term there.
+			var fault *FaultError
+			if !errors.As(err, &fault) || fault.Rule != "G7" {
+				t.Errorf("an entry behind one of another term: %v", err)
+			}
+			continue
+		}
+		if m := one(t, out(n), wire.AppendResponse); err != nil || m.Reject || m.Index != 4 {
+			t.Errorf("answered %s, %v", describe(&m), err)
+		}
+	}
+}
+
+// 5.1: the leader sends its snapshot to a follower when it has discarded the next
+// entry that it needs; entries that it still has, it sends.
+func Test5_1_SnapshotIsForWhoNeedsWhatIsDiscarded(t *testing.T) {
+	for hint, needs := range map[wire.Index]bool{0: true, 1: true, 2: false, 3: false} {
+		n := thesisGroup(t, 3, "1/1 2/1 3/1 term=1 commit=3")
+		out(n)
+		n.log.compact(2)
+		lead(t, n)
+		out(n)
+		receive(t, n, wire.Message{Kind: wire.AppendResponse, From: 2, Term: 2, Reject: true, Index: 3, Hint: hint, LogTerm: 1})
+		asked, sent := false, false
+		for n.ready() {
+			asked = asked || slices.Contains(n.rd.SnapshotTo, 2)
+			n.persist()
+		}
+		for _, m := range n.c.net {
+			sent = sent || m.Kind == wire.Append && m.To == 2 && m.Index >= 2 && len(m.Entries) > 0
+		}
+		if asked != needs || sent == needs {
+			t.Errorf("a log up to %d: snapshot %v, entries %v", hint, asked, sent)
+		}
+	}
+}
+
+// 5.1: a follower that gets a snapshot with information it does not have discards its
+// entire log; one that holds only a prefix of its log (a retransmission, or by
+// mistake) leaves the entries behind it, which are still valid.
+func Test5_1_SnapshotReplacesOrIsAPrefix(t *testing.T) {
+	offer := func(n *node, index wire.Index, term wire.Term) *SnapshotOffer {
+		receive(t, n, wire.Message{Kind: wire.Snapshot, From: 2, Term: 3, Index: index, LogTerm: term, Context: 1})
+		var got *SnapshotOffer
+		for n.ready() {
+			if n.rd.SnapshotOffer != nil {
+				got = n.rd.SnapshotOffer
+			}
+			n.persist()
+		}
+		return got
+	}
+	n := thesisGroup(t, 3, "1/1 2/1 3/1")
+	if got := offer(n, 2, 1); got != nil || logOf(n) != "1/1 2/1 3/1" || n.g.Commit() != 2 {
+		t.Errorf("a prefix: offered %+v, log %s, commit %d", got, logOf(n), n.g.Commit())
+	}
+	for _, c := range []struct {
+		index wire.Index
+		term  wire.Term
+	}{{7, 2}, {3, 2}} { // behind the log, and in conflict with it
+		n := thesisGroup(t, 3, "1/1 2/1 3/1")
+		got := offer(n, c.index, c.term)
+		if got == nil || got.Index != c.index {
+			t.Fatalf("%d/%d: offered %+v", c.index, c.term, got)
+		}
+		state := SnapshotState{Index: c.index, Term: c.term, Members: members(3)}
+		if err := n.g.CanRestore(state); err != nil {
+			t.Fatal(err)
+		}
+		n.log.restart(c.index, c.term)
+		if err := n.g.Restore(state); err != nil {
+			t.Fatal(err)
+		}
+		if m := one(t, out(n), wire.AppendResponse); n.g.LastIndex() != c.index || n.g.Commit() != c.index || m.Index != c.index || m.Reject {
+			t.Errorf("%d/%d: log ends at %d, commit %d, answered %s", c.index, c.term, n.g.LastIndex(), n.g.Commit(), describe(&m))
+		}
+	}
+}
+
 // 4.2.2: a leader that is removed steps down once the entry is committed (and
 // applied, here), and does not count itself before.
 func Test4_2_2_RemovedLeaderStepsDown(t *testing.T) {
