@@ -149,7 +149,7 @@ func (s *Store) peerDown(peer wire.StoreID, err error) {
 				continue
 			}
 			r.mu.Lock()
-			r.box.unreachable |= 1 << i
+			r.box.order().unreachable |= 1 << i
 			r.mu.Unlock()
 			slots = append(slots, r.slot)
 		}

@@ -115,7 +115,8 @@ func (r *replica) enqueueTransfer(t transfer) error {
 		r.mu.Unlock()
 		return r.refuseClosed()
 	}
-	r.box.transfers = append(r.box.transfers, t)
+	o := r.box.order()
+	o.transfers = append(o.transfers, t)
 	r.mu.Unlock()
 	r.store.sched.Set(r.slot, flagControl)
 	return nil

@@ -158,7 +158,7 @@ func (r *replica) enqueueChange(q *memberRequest) error {
 		r.mu.Unlock()
 		return r.refuseClosed()
 	}
-	at := &r.box.changes
+	at := &r.box.order().changes
 	for *at != nil {
 		at = &(*at).next
 	}

@@ -33,77 +33,82 @@ type replica struct {
 	log     *raftlog.Group
 	applier *applier
 
+	// What every turn looks at comes first, and what is seldom last: thousands of
+	// groups take turns, and each line of cache that one needs has to be fetched.
+
 	// members are those in force, as in the core. Written by the worker.
 	members atomic.Pointer[memberSet]
 	// lead is the leader, 0 when unknown. Written by the worker, read by
 	// proposers.
 	lead atomic.Uint64
-	// outside is the last leader that was no member here any more, or not yet: one
-	// that stays when it is removed, or that is about to go. Written by the worker.
-	outside atomic.Pointer[stranger]
 	// published is the term, stored by the worker before anything that the replica
-	// says in it leaves. Read by handleFrame.
+	// says in it leaves. Read by the handler of frames.
 	published atomic.Uint64
 	// committed is the commit index after the last turn, for stale reads.
 	committed atomic.Uint64
+	// applied is the last index the state machine has seen.
+	applied atomic.Uint64
 	// failed is why the replica stopped by itself, nil while it runs.
 	failed atomic.Pointer[GroupFailedError]
 	// removed is set when the replica is no member any more, nil before.
 	removed atomic.Pointer[ReplicaRemovedError]
+	// inflightBytes counts proposals from admission to completion.
+	inflightBytes atomic.Int64
 	// superseded is set when the store was given another replica of the group.
 	superseded atomic.Bool
 	// stopping is set by StopGroup and Close; the worker drops the core.
 	stopping atomic.Bool
-	// inflightBytes counts proposals from admission to completion.
-	inflightBytes atomic.Int64
-	// logged is closed when a replica that ended has nothing on its way to the
-	// disk any more.
-	logged chan struct{}
-	// applied is the last index the state machine has seen.
-	applied atomic.Uint64
+	// starved is set while the core keeps committed entries back until it has
+	// heard of those applied, or a change of the members waits for it to. The
+	// worker stores starved and then looks at applied, the applier stores applied
+	// and then looks at starved: one of them sees the other and sees to it that the
+	// core hears.
+	starved atomic.Bool
+	held    bool // on Store.held; guarded by Store.heldMu
+
+	mu       sync.Mutex // guards the fields below; taken last, held for a few instructions
+	box      mailbox
+	leadWait chan struct{} // closed when a leader becomes known, or the replica ends; nil when nobody waits
+
+	turnMu    sync.Mutex // guards the fields below, to apply; held for a turn, and by Status
+	core      *group.Group
+	role      group.Role
+	joining   bool // it is in no membership that it knows of
+	ended     bool // the applier has been told that nothing more comes
+	term      wire.Term
+	cached    int64      // bytes in the core's tail, as counted in Store.cachedBytes
+	switching wire.Index // the membership that is handed out and not in force; zero: none
+	install   *install   // takes the place of log and state; the core is left alone
+	changes   *memberRequest
+	leaveAt   uint64 // tick when a removed replica ends
+	boot      bootCampaign
+	reads     []waitingRead
+	transfers []transfer
+	forwards  []forward // proposals on their way to the leader
+
+	strangers *strangers
+	lost      uint64    // ticks that the core knows to be lost
+	epoch     uint64    // of the clock, as the core knows it
+	led       wire.Term // the last term that this replica led since it was started
+	// Requests of other stores that were looked at in term originsTerm.
+	origins     []origin
+	originsTerm wire.Term
+
+	apply applyState // owned by the applier
+
+	// outside is the last leader that was no member here any more, or not yet: one
+	// that stays when it is removed, or that is about to go. Written by the worker.
+	outside atomic.Pointer[stranger]
 	// keptMembership is the index of the newest membership that became durable
 	// while the replica runs.
 	keptMembership atomic.Uint64
 	// installing is the index of the last snapshot that began to take the place of
 	// log and state, stored before the log loses what is in front of it.
 	installing atomic.Uint64
-	// starved is set while the core keeps committed entries back until it has
-	// heard of those applied, or a change of the members waits for it to. The worker stores starved and then looks at applied,
-	// the applier stores applied and then looks at starved: one of them sees the
-	// other and sees to it that the core hears.
-	starved atomic.Bool
-	held    bool   // on Store.held; guarded by Store.heldMu
+	// logged is closed when a replica that ended has nothing on its way to the
+	// disk any more.
+	logged  chan struct{}
 	notices notice // guarded by Store.events.mu
-
-	mu       sync.Mutex // guards the fields below; taken last, held for a few instructions
-	box      mailbox
-	leadWait chan struct{} // closed when a leader becomes known, or the replica ends; nil when nobody waits
-
-	turnMu    sync.Mutex // guards the fields below; held for a turn, and by Status
-	core      *group.Group
-	role      group.Role
-	term      wire.Term
-	cached    int64 // bytes in the core's tail, as counted in Store.cachedBytes
-	reads     []waitingRead
-	transfers []transfer
-	changes   *memberRequest
-	strangers *strangers
-	switching wire.Index // the membership that is handed out and not in force; zero: none
-	leaveAt   uint64     // tick when a removed replica ends
-	boot      bootCampaign
-	lost      uint64   // ticks that the core knows to be lost
-	epoch     uint64   // of the clock, as the core knows it
-	install   *install // takes the place of log and state; the core is left alone
-	joining   bool     // it is in no membership that it knows of
-	ended     bool     // the applier has been told that nothing more comes
-
-	forwards []forward // proposals on their way to the leader
-	led      wire.Term // the last term that this replica led since it was started
-	// Requests of other stores that were looked at in term originsTerm.
-	origins     []origin
-	originsTerm wire.Term
-
-	apply applyState // owned by the applier
 }
 
 // mailbox gathers what waits for the next turn.
@@ -111,17 +116,33 @@ type mailbox struct {
 	first, last *messageNode
 	ack         group.Ack
 	reads       []*readRequest
-	transfers   []transfer
-	changes     *memberRequest
-	snap        *snapMail
-	unreachable uint32 // bit per place in members whose store went away; after a switch, a wrong one is probed in vain
-	closed      bool   // the replica takes nothing any more
+	orders      *orders // nil without any
+	closed      bool    // the replica takes nothing any more
 
 	// Proposals are encoded right into the block that will be logged and
 	// sent. full holds blocks that reached maxBlockBytes.
 	block   wire.Block
 	pending []*Pending
 	full    []proposalRun
+}
+
+// orders are what is seldom in a mailbox. They are apart, because every turn
+// moves the mailbox.
+type orders struct {
+	transfers   []transfer
+	changes     *memberRequest
+	snap        *snapMail
+	unreachable uint32 // bit per place in members whose store went away; after a switch, a wrong one is probed in vain
+}
+
+// order returns the orders, made when there are none.
+//
+// REQUIRES: replica.mu is held.
+func (b *mailbox) order() *orders {
+	if b.orders == nil {
+		b.orders = &orders{}
+	}
+	return b.orders
 }
 
 // proposalRun is one block under construction and who waits for its entries.

@@ -51,7 +51,10 @@ func (i *install) state() group.SnapshotState {
 //
 // REQUIRES: turnMu is held, and the replica takes work.
 func (w *worker) turnSnapshots(r *replica, box *mailbox, now uint64) (hold bool) {
-	mail := box.snap
+	var mail *snapMail
+	if box.orders != nil {
+		mail = box.orders.snap
+	}
 	if mail != nil && mail.stored && r.install != nil {
 		q := &w.apply[r.applier.at]
 		q.tasks = append(q.tasks, applyTask{kind: taskRestore, replica: r, install: r.install})

@@ -433,10 +433,11 @@ func (r *replica) postSnap(change func(*snapMail)) bool {
 		r.mu.Unlock()
 		return false
 	}
-	if r.box.snap == nil {
-		r.box.snap = &snapMail{}
+	o := r.box.order()
+	if o.snap == nil {
+		o.snap = &snapMail{}
 	}
-	change(r.box.snap)
+	change(o.snap)
 	r.mu.Unlock()
 	r.store.sched.Set(r.slot, flagControl)
 	return true

@@ -173,43 +173,15 @@ func (w *worker) turn(r *replica, box *mailbox, now uint64, clock clockReading) 
 		}
 		w.refuse(r, box, err)
 	}
-	core := r.core
-	if (box.snap != nil || r.install != nil) && w.turnSnapshots(r, box, now) {
+	if (box.orders != nil || r.install != nil) && w.turnSnapshots(r, box, now) {
 		return
 	}
+	core := r.core
 	core.Clock(now)
 	if s.leases {
 		r.noteClock(clock)
 	}
-	own := false
-	for node := box.first; node != nil; {
-		next := node.next
-		if n := int64(len(node.message.Entries)); n > 0 {
-			s.receiveBytes.Add(-n)
-		}
-		if node.stranger != 0 {
-			r.meet(node.message.From, node.stranger)
-		}
-		var err error
-		switch node.message.Kind {
-		case wire.Propose:
-			var appended bool
-			appended, err = w.takeForwarded(r, &node.message)
-			own = own || appended
-		case wire.ProposeResponse:
-			err = w.forwardAnswered(r, &node.message, now)
-		default:
-			err = core.Step(&node.message)
-		}
-		if err != nil {
-			s.metrics.refusedMessages.Add(1)
-		}
-		w.free.add(node, &s.messages)
-		node = next
-	}
-	if box.ack.Seq != 0 {
-		core.Persisted(box.ack)
-	}
+	own := w.hear(r, box, now)
 	applied := wire.Index(r.applied.Load())
 	told := applied
 	if r.switching != 0 {
@@ -217,15 +189,8 @@ func (w *worker) turn(r *replica, box *mailbox, now uint64, clock clockReading) 
 	}
 	core.Applied(told)
 	w.noteMembers(r)
-	if box.unreachable != 0 {
-		for i, m := range r.members.Load().wire.Members {
-			if box.unreachable&(1<<i) != 0 {
-				core.Unreachable(m.Replica)
-			}
-		}
-	}
-	if box.changes != nil {
-		w.startChanges(r, box.changes)
+	if box.orders != nil {
+		w.obeyOrders(r, box.orders, now)
 	}
 	if r.changes != nil {
 		w.runChanges(r, now)
@@ -236,19 +201,16 @@ func (w *worker) turn(r *replica, box *mailbox, now uint64, clock clockReading) 
 	if len(r.reads) > 0 {
 		w.sendReads(r, clock)
 	}
-	if len(box.transfers) > 0 {
-		w.startTransfers(r, box.transfers, now)
-	}
 	for _, run := range box.full {
 		own = w.propose(r, run.block, run.pending) || own
 	}
 	if len(box.pending) > 0 {
 		own = w.propose(r, box.block, box.pending) || own
 	}
-	forwardsDue := uint64(never)
+	due := uint64(never)
 	if r.forwards != nil {
 		var appended bool
-		forwardsDue, appended = w.sendForwards(r, now)
+		due, appended = w.sendForwards(r, now)
 		own = own || appended
 	}
 	core.Tick(now)
@@ -272,10 +234,71 @@ func (w *worker) turn(r *replica, box *mailbox, now uint64, clock clockReading) 
 		r.committed.Store(commit)
 	}
 	w.expireReads(r, now)
-	if box.snap != nil && box.snap.install != nil && w.beginInstall(r, box.snap.install) {
+	if o := box.orders; o != nil && o.snap != nil && o.snap.install != nil && w.beginInstall(r, o.snap.install) {
 		return
 	}
-	deadline := core.Deadline()
+	s.sched.SetDeadline(r.slot, min(due, w.deadline(r, now)))
+}
+
+// hear gives the core the messages of a mailbox and what the log made durable. It
+// tells whether proposals of other stores were appended.
+//
+//mr:hotpath
+func (w *worker) hear(r *replica, box *mailbox, now uint64) (own bool) {
+	s := w.store
+	for node := box.first; node != nil; {
+		next := node.next
+		if n := int64(len(node.message.Entries)); n > 0 {
+			s.receiveBytes.Add(-n)
+		}
+		if node.stranger != 0 {
+			r.meet(node.message.From, node.stranger)
+		}
+		var err error
+		switch node.message.Kind {
+		case wire.Propose:
+			var appended bool
+			appended, err = w.takeForwarded(r, &node.message)
+			own = own || appended
+		case wire.ProposeResponse:
+			err = w.forwardAnswered(r, &node.message, now)
+		default:
+			err = r.core.Step(&node.message)
+		}
+		if err != nil {
+			s.metrics.refusedMessages.Add(1)
+		}
+		w.free.add(node, &s.messages)
+		node = next
+	}
+	if box.ack.Seq != 0 {
+		r.core.Persisted(box.ack)
+	}
+	return own
+}
+
+// obeyOrders does what is seldom in a mailbox, but for snapshots.
+func (w *worker) obeyOrders(r *replica, o *orders, now uint64) {
+	if o.unreachable != 0 {
+		for i, m := range r.members.Load().wire.Members {
+			if o.unreachable&(1<<i) != 0 {
+				r.core.Unreachable(m.Replica)
+			}
+		}
+	}
+	if o.changes != nil {
+		w.startChanges(r, o.changes)
+	}
+	if len(o.transfers) > 0 {
+		w.startTransfers(r, o.transfers, now)
+	}
+}
+
+// deadline returns the tick at which the group needs a turn, whatever happens.
+//
+//mr:hotpath
+func (w *worker) deadline(r *replica, now uint64) uint64 {
+	deadline := r.core.Deadline()
 	if r.leaveAt > 0 {
 		deadline = min(deadline, r.leaveAt)
 	}
@@ -285,11 +308,10 @@ func (w *worker) turn(r *replica, box *mailbox, now uint64, clock clockReading) 
 	if len(r.reads) > 0 {
 		deadline = min(deadline, r.reads[0].expires)
 	}
-	deadline = min(deadline, forwardsDue)
 	if len(r.transfers) > 0 {
 		deadline = min(deadline, w.settleTransfers(r, now))
 	}
-	s.sched.SetDeadline(r.slot, deadline)
+	return deadline
 }
 
 // propose hands one block of proposals to the core and, when the core takes
@@ -544,12 +566,6 @@ func (w *worker) answer(r *replica, box *mailbox, err error) {
 // refuse takes what clients want out of a mailbox, and has them hear err.
 func (w *worker) refuse(r *replica, box *mailbox, err error) {
 	q := &w.apply[r.applier.at]
-	if mail := box.snap; mail != nil && mail.install != nil {
-		// Nobody installs it here any more; unless an install of it was begun, the
-		// next life of the group gets it from whoever leads then.
-		w.store.snaps.post(snapEvent{kind: snapDiscard, group: r.id, index: mail.install.info.Index})
-		mail.install = nil
-	}
 	for _, run := range box.full {
 		q.tasks = append(q.tasks, applyTask{kind: taskRefused, replica: r, pending: run.pending, err: err})
 	}
@@ -559,15 +575,25 @@ func (w *worker) refuse(r *replica, box *mailbox, err error) {
 	if len(box.reads) > 0 {
 		q.tasks = append(q.tasks, applyTask{kind: taskReadFailed, replica: r, reads: box.reads, err: err})
 	}
-	for _, t := range box.transfers {
+	box.full, box.pending, box.block, box.reads = nil, nil, nil, nil
+	o := box.orders
+	if o == nil {
+		return
+	}
+	if o.snap != nil && o.snap.install != nil {
+		// Nobody installs it here any more; unless an install of it was begun, the
+		// next life of the group gets it from whoever leads then.
+		w.store.snaps.post(snapEvent{kind: snapDiscard, group: r.id, index: o.snap.install.info.Index})
+		o.snap.install = nil
+	}
+	for _, t := range o.transfers {
 		t.done <- err
 	}
-	if box.changes != nil {
-		w.startChanges(r, box.changes)
+	if o.changes != nil {
+		w.startChanges(r, o.changes)
 		w.endChanges(r, err)
 	}
-	box.full, box.pending, box.block = nil, nil, nil
-	box.reads, box.transfers, box.changes = nil, nil, nil
+	o.transfers, o.changes = nil, nil
 }
 
 // endWaiting has everyone hear err who waits for something that the worker has
