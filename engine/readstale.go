@@ -21,15 +21,27 @@ type Staleness struct {
 	Known bool
 }
 
+// age is the bound in s, the longest there is when none is known.
+func (s *Staleness) age() time.Duration {
+	if !s.Known {
+		return anyAge
+	}
+	return s.Age
+}
+
 // ReadStale runs query on the state machine of this replica when its state is
 // known to be at most maxAge old, and tells how old it may be. Else it confirms an
 // index first, as Read does; with a maxAge of zero it always does.
 //
 // Rounds of Read and ReadStale keep the state young: with a steady flow of reads
 // that bear the same maxAge, there is one round per maxAge.
+//
+// An index that took longer to confirm than maxAge makes the age larger than that:
+// the value is then as new as that of Read. So it is when the clock turned out to be
+// wrong meanwhile; the age is then unknown, and the longest Duration is returned.
 func (g *Group) ReadStale(ctx context.Context, query any, maxAge time.Duration) (value any, age time.Duration, err error) {
 	value, s, err := g.read(ctx, &readRequest{query: query, direct: maxAge > 0, aged: &agedRead{maxAge: maxAge}})
-	return value, s.Age, err
+	return value, s.age(), err
 }
 
 // ReadStaleAsync is ReadStale without a goroutine that waits; see ReadAsync.
@@ -38,7 +50,7 @@ func (g *Group) ReadStaleAsync(query any, maxAge time.Duration, done func(value 
 		return ErrNoNotifier
 	}
 	return g.replica.enqueueDirect(&readRequest{query: query, direct: maxAge > 0, aged: &agedRead{maxAge: maxAge,
-		tell: func(value any, s Staleness, err error) { done(value, s.Age, err) }}})
+		tell: func(value any, s Staleness, err error) { done(value, s.age(), err) }}})
 }
 
 // ReadLocal runs query on the state machine of this replica, however old its state

@@ -1,7 +1,6 @@
 package group
 
 import (
-	"multiraft/internal/planted"
 	"multiraft/wire"
 )
 
@@ -276,7 +275,7 @@ func (t *tail) truncate(from wire.Index, seq uint64) error {
 //
 //mr:hotpath
 func (t *tail) persisted(seq uint64, index wire.Index, term wire.Term) bool {
-	if t.overwritten != 0 && !planted.Is(planted.AckOldTerm) {
+	if t.overwritten != 0 {
 		if seq > t.overwrittenSeq {
 			t.overwritten, t.overwrittenSeq = 0, 0
 		} else {
@@ -291,7 +290,7 @@ func (t *tail) persisted(seq uint64, index wire.Index, term wire.Term) bool {
 	}
 	// A caller that acknowledges another term than was handed out is mistaken,
 	// and must not make anything durable.
-	if have, err := t.term(index); err != nil || have != term && !planted.Is(planted.AckOldTerm) {
+	if have, err := t.term(index); err != nil || have != term {
 		return false
 	}
 	return t.advance(index)

@@ -20,7 +20,7 @@ const (
 	NoPreviousCheck
 	HintAsMatch
 	TruncateMatching
-	AckOldTerm
+	AckOfOldTerm
 	ReadWithoutRound
 	LeaseWithoutMargin
 	LeaseFromAnswer

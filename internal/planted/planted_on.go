@@ -69,7 +69,7 @@ var list = []Info{
 	{NoPreviousCheck, "no-previous-check", "a follower does not compare the entry in front of an append"},
 	{HintAsMatch, "hint-as-match", "the leader takes the hint in a refusal for a match"},
 	{TruncateMatching, "truncate-matching", "an append replaces what is behind it though it matches"},
-	{AckOldTerm, "ack-old-term", "an acknowledgement of the log counts for entries that have replaced those written"},
+	{AckOfOldTerm, "ack-of-old-term", "a leader counts what was acknowledged to leaders before it"},
 	{ReadWithoutRound, "read-without-round", "the leader answers reads without asking whether it still leads"},
 	{LeaseWithoutMargin, "lease-without-margin", "a lease lasts as long as the promise, by clocks that differ"},
 	{LeaseFromAnswer, "lease-from-answer", "a lease counts from the answer to a heartbeat"},

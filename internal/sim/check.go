@@ -390,7 +390,10 @@ func (k *checker) rests(f *frame, g int, m *wire.Message) {
 	case wire.VoteResponse:
 		vote = m.To
 	case wire.AppendResponse:
-		if m.Index < stored.First() {
+		// With a later term, the same sync may have made durable that a later leader
+		// replaces the entries. It was elected without those who took them, so they
+		// are too few to commit them.
+		if m.Index < stored.First() || hs.Term > m.Term {
 			break
 		}
 		term, err := stored.Term(m.Index)

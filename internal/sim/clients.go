@@ -133,6 +133,35 @@ func (c *cluster) readHere(s *site) {
 	}
 }
 
+// duels lets clients of groups with more than one replica that believes to lead
+// write where the newest one is and read from all: what a leader says that has not
+// heard of its successor is what rounds and leases are for.
+func (c *cluster) duels() {
+	c.later(max(5*time.Millisecond, c.shape.tick/2), func() {
+		if c.calm {
+			return
+		}
+		for g := range c.shape.members {
+			var believe []*site
+			for _, s := range c.sites {
+				if s.store != nil && !s.paused && s.groups[g] != nil && s.groups[g].IsLeader() {
+					believe = append(believe, s)
+				}
+			}
+			if len(believe) < 2 {
+				continue
+			}
+			c.count(duels)
+			newest, _ := c.leading(g)
+			c.write(c.newOp(g, newest.at, false), 0)
+			for _, s := range believe {
+				c.read(c.newOp(g, s.at, true))
+			}
+		}
+		c.duels()
+	})
+}
+
 func (c *cluster) newOp(g, site int, read bool) *op {
 	o := &op{id: uint64(len(c.ops)), group: g, read: read, site: site, life: c.sites[site].life,
 		state: opWaiting, floor: c.check.groups[g].floor, at: -1, began: c.moment()}
@@ -198,14 +227,12 @@ func (c *cluster) readAs(o *op, s *site) error {
 	}
 	o.stale = true
 	if r.chance(0.3) {
-		c.count(readsLocal)
 		return g.ReadLocalAsync(o.id, func(value any, told engine.Staleness, err error) {
 			o.old, o.aged = told.Age, told.Known
 			c.answered(o, value, err)
 		})
 	}
 	most := r.around(time.Second)
-	c.count(readsStale)
 	return g.ReadStaleAsync(o.id, most, func(value any, age time.Duration, err error) {
 		o.old, o.aged = age, true
 		if err == nil && age > most {
@@ -337,7 +364,10 @@ func (c *cluster) end(o *op, state opState, err error) {
 func (c *cluster) countEnd(o *op) {
 	switch {
 	case o.read && o.state == opDone && o.stale:
-		c.count(oldReadsAnswered)
+		c.count(readsStale)
+		if !o.aged {
+			c.count(readsUnaged)
+		}
 	case o.read && o.state == opDone:
 		c.count(readsAnswered)
 	case o.read:

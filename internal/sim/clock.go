@@ -26,6 +26,15 @@ func (k *siteClock) drift(r random) {
 	}
 }
 
+// extreme makes the clock as fast or as slow as it may be.
+func (k *siteClock) extreme(fast bool) {
+	k.base, k.at = k.Now(), k.c.now
+	half := float64(k.c.shape.tuning.WithDefaults().MaxClockDrift) / 100 / 2
+	if k.rate = 1 - 0.95*half; fast {
+		k.rate = 1 + 0.95*half
+	}
+}
+
 // jump moves the clock. Back it goes further than any pause, so that a store that
 // paused cannot take it for a slow clock, which is beyond what it promises.
 func (k *siteClock) jump(r random) {

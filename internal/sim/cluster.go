@@ -101,6 +101,7 @@ func (c *cluster) begin() {
 	}
 	c.nemesis()
 	c.operate()
+	c.duels()
 	c.later(c.plan.Faults, c.becalm)
 }
 

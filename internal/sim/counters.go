@@ -39,6 +39,7 @@ const (
 	fullDisks
 	clockDrifts
 	clockJumps
+	usurpations
 	coups
 	openedFull
 	leadersElected
@@ -47,11 +48,12 @@ const (
 	writesUnknown
 	writesTooLarge
 	readsAnswered
-	oldReadsAnswered
 	readsFailed
 	readsStale
 	readsStaleConfirmed
-	readsLocal
+	readsUnaged
+	readsLeased
+	duels
 	commandsApplied
 	changesAsked
 	changesMade
@@ -74,8 +76,8 @@ var counterNames = [counters]string{
 	"frames sent", "messages sent", "frames lost", "frames duplicated", "frames reordered", "frames delayed", "frames late", "frames cut",
 	"frames refused", "frames unreceived", "links down", "syncs", "disk errors", "crashes", "crashes in a step",
 	"crashes in recovery", "process kills", "power cuts", "restarts", "clean stops", "pauses", "isolations", "splits",
-	"one-way cuts", "storms", "slow disks", "full disks", "clock drifts", "clock jumps", "coups", "opens without room", "leaders elected", "writes acknowledged", "writes refused", "writes unknown",
-	"writes too large", "reads answered", "old reads answered", "reads failed", "reads of old states", "old states refreshed", "reads that asked nobody", "commands applied",
+	"one-way cuts", "storms", "slow disks", "full disks", "clock drifts", "clock jumps", "usurpations", "coups", "opens without room", "leaders elected", "writes acknowledged", "writes refused", "writes unknown",
+	"writes too large", "reads answered", "reads failed", "reads of old states", "old states refreshed", "reads of states of unknown age", "reads under a lease", "duels of leaders", "commands applied",
 	"member changes asked for", "member changes made", "member changes refused", "member changes unknown", "joint configurations left",
 	"replica ids to be reused", "transfers asked for", "replicas joined", "replicas started by hand", "replicas removed", "starts barred by a tombstone", "groups stopped",
 	"states captured", "states restored",

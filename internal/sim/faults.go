@@ -25,12 +25,13 @@ const (
 	faultDiskError                    // a sync or a write fails, for good
 	faultDiskFull                     // one disk has hardly any room for a while
 	faultClock                        // one clock changes its rate, or jumps
+	faultUsurp                        // one store is cut off, and others get their chance early
 	faultCoup                         // the next leaders fall soon after their election
 	faultKinds
 )
 
 var faultNames = [faultKinds]string{
-	"crash", "crash-in-step", "kill", "power-cut", "stop", "pause", "isolate", "split", "one-way", "storm", "slow-disk", "disk-error", "disk-full", "clock", "coup",
+	"crash", "crash-in-step", "kill", "power-cut", "stop", "pause", "isolate", "split", "one-way", "storm", "slow-disk", "disk-error", "disk-full", "clock", "usurp", "coup",
 }
 
 func (k faultKind) String() string { return faultNames[k] }
@@ -52,7 +53,7 @@ func (c *cluster) nemesis() {
 		}
 		// Misfortunes do not come alone: what one fault leaves open for a moment,
 		// another one has to hit.
-		for again := true; again; again = r.chance(0.4) {
+		for again := true; again; again = !c.shape.alone && r.chance(0.4) {
 			roll := r.IntN(total)
 			for k, weight := range c.shape.weights {
 				if roll -= weight; roll < 0 {
@@ -154,9 +155,79 @@ func (c *cluster) strike(k faultKind) {
 			c.count(clockJumps)
 			s.clock.jump(r)
 		}
+	case faultUsurp:
+		c.count(usurpations)
+		c.usurp(s)
 	case faultCoup:
 		c.coups += 1 + r.IntN(6)
 	}
+}
+
+// usurp cuts off a store, and at times prepares its fall: another store loses sight
+// of it an election time-out earlier and asks for votes, and when a third, which
+// has refused, starts anew, it may have forgotten why.
+func (c *cluster) usurp(s *site) {
+	r, election := c.faults, c.shape.election()
+	alone := func(from, to int) bool { return from == s.at || to == s.at }
+	if r.chance(0.5) { // who is cut off has the slowest clock
+		for _, other := range c.sites {
+			other.clock.extreme(other != s)
+		}
+	}
+	switch roll := r.IntN(6); {
+	case roll < 2 || len(c.sites) < 3:
+		c.cut(r.between(election, 3*election), alone)
+		return
+	case roll < 3:
+		// It hands over, and does not hear that it has.
+		c.cut(r.between(election, 2*election), func(_, to int) bool { return to == s.at })
+		for g := range c.shape.members {
+			if s.store == nil || s.paused || s.groups[g] == nil || !s.groups[g].IsLeader() {
+				continue
+			}
+			for _, m := range s.groups[g].Membership().Members {
+				if siteOf(m.Store) != s.at && s.stepper.TransferLeader(s.groups[g], m.Replica) == nil {
+					c.count(transfersAsked)
+					break
+				}
+			}
+			s.poke()
+		}
+		return
+	}
+	if r.chance(0.25) {
+		// It hears late what others promised, and they hear nothing more from it.
+		lag := r.between(election/2, election*9/10)
+		for _, other := range c.sites {
+			c.network.link(other.at, s.at).lag = lag
+		}
+		c.later(2*election, func() {
+			for _, other := range c.sites {
+				c.network.link(other.at, s.at).lag = 0
+			}
+		})
+		c.later(election, func() {
+			if !c.calm {
+				c.cut(2*election, func(from, _ int) bool { return from == s.at })
+			}
+		})
+		return
+	}
+	heir := (s.at + 1 + r.IntN(len(c.sites)-1)) % len(c.sites)
+	c.cut(3*election, func(from, to int) bool { return from == s.at && to == heir })
+	c.later(r.between(election, 2*election), func() {
+		if c.calm {
+			return
+		}
+		c.cut(2*election, alone)
+		for _, voter := range c.sites {
+			if voter != s && voter.at != heir && voter.store != nil && !voter.paused {
+				voter.volume.keep = true
+				voter.crash(vfs.ProcessDies)
+				voter.openSoon(r.between(0, election/4))
+			}
+		}
+	})
 }
 
 // elected may have a leader fall that was just elected, before or while it makes

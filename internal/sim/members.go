@@ -195,7 +195,7 @@ func (c *cluster) start(g int) {
 			if err == nil {
 				c.count(replicasStarted)
 				s.adopt(g, handle, machine)
-			} else if gone := new(engine.ReplicaRemovedError); !errors.As(err, &gone) && !expected(err) {
+			} else if gone := new(engine.ReplicaRemovedError); !errors.As(err, &gone) && !expected(err) && !s.volume.failed {
 				c.check.fail(ruleErrors, "group %d: store %d does not start replica %d: %v", groupID(g), s.at+1, m.Replica, err)
 			}
 			s.poke()

@@ -26,6 +26,7 @@ type network struct {
 // link is the way from one site to another.
 type link struct {
 	cut    int                 // cuts in force; nothing gets through while there are any
+	lag    time.Duration       // that every frame is late
 	queued [wire.LaneCount]int // bytes on their way
 	last   [wire.LaneCount]time.Duration
 }
@@ -55,7 +56,7 @@ func (n *network) link(from, to int) *link { return &n.links[from*n.c.shape.stor
 // mend ends everything that keeps frames from arriving in time.
 func (n *network) mend() {
 	for i := range n.links {
-		n.links[i].cut = 0
+		n.links[i].cut, n.links[i].lag = 0, 0
 	}
 	n.storm = weather{}
 }
@@ -94,6 +95,10 @@ func (n *network) send(from, to int, lane wire.Lane, payload []byte) error {
 func (n *network) schedule(f frame) {
 	c, l := n.c, f.link
 	at := c.now + n.random.between(c.shape.delayMin, c.shape.delayMax)
+	if l.lag > 0 {
+		at += l.lag
+		c.count(framesDelayed)
+	}
 	if n.storm.delay > 0 {
 		at += n.random.between(0, n.storm.delay)
 		c.count(framesDelayed)

@@ -50,6 +50,7 @@ type shape struct {
 	stale     float64       // share of reads that may be old
 	changes   time.Duration // between two changes of members; zero: none
 	strike    time.Duration
+	alone     bool            // a strike is not followed by another at once
 	weights   [faultKinds]int // of faults that nemesis chooses from
 	faultTime time.Duration
 }
@@ -140,10 +141,16 @@ func drawShape(p Plan) shape {
 	if r.chance(0.5) {
 		s.changes = pick(r, time.Duration(100), 500, 3000) * time.Millisecond
 	}
-	if r.chance(0.3) {
+	switch roll := r.IntN(20); {
+	case roll < 6:
 		s.turmoil(r)
 		if p.Groups == 0 {
 			s.members = s.members[:min(3, len(s.members))]
+		}
+	case roll < 9:
+		s.succession(r)
+		for p.Groups == 0 && len(s.members) < 12 {
+			s.members = append(s.members, drawMembers(r, len(s.members), s.stores))
 		}
 	}
 	if s.tuning.LeaseReads && s.tuning.Validate() != nil {
@@ -177,6 +184,21 @@ func (s *shape) turmoil(r random) {
 	for _, k := range []faultKind{faultSlowDisk, faultCrash, faultPause, faultIsolate, faultClock} {
 		s.weights[k] = 1
 	}
+}
+
+// succession makes a run one in which leaders are cut off again and again while
+// they hold leases, by clocks that differ as much as they may, and others take over
+// as soon as they may.
+func (s *shape) succession(r random) {
+	s.tick = 50 * time.Millisecond
+	s.tuning.ElectionTicks, s.tuning.HeartbeatTicks = 20, 1
+	s.tuning.DisableCheckQuorum, s.tuning.LeaseReads, s.tuning.MaxClockDrift = false, true, pick(r, 10, 20)
+	s.delayMin, s.syncMin, s.syncMax, s.stepMax = pick(r, 200*time.Microsecond, 20*time.Millisecond), 100*time.Microsecond, 500*time.Microsecond, 200*time.Microsecond
+	s.loss, s.duplicates, s.late = 0, 0, 0
+	s.strike, s.alone = 2*s.election(), true
+	s.weights = [faultKinds]int{}
+	s.weights[faultUsurp], s.weights[faultPause], s.weights[faultClock] = 6, 1, 2
+	s.changes = pick(r, 0, time.Second)
 }
 
 // longFaults makes a run a long one.
@@ -218,6 +240,11 @@ func (s *shape) String() string {
 		}
 	}
 	return b.String()
+}
+
+// election is the shortest election time-out.
+func (s *shape) election() time.Duration {
+	return time.Duration(s.tuning.ElectionTicks) * s.tick
 }
 
 // calm is how long a healed cluster may take until every group has a leader,

@@ -129,6 +129,11 @@ func (s *site) openLater() {
 	if s.c.calm {
 		delay = s.random.between(0, 100*time.Millisecond)
 	}
+	s.openSoon(delay)
+}
+
+// openSoon puts the next life on the agenda, unless it begins by itself before.
+func (s *site) openSoon(delay time.Duration) {
 	life := s.life
 	s.c.later(delay, func() {
 		if s.store != nil || s.life != life {
@@ -156,6 +161,7 @@ func (s *site) crash(o vfs.CrashOptions) {
 func (s *site) fall() {
 	c := s.c
 	c.note("store %d is down", s.at+1)
+	c.counts[readsLeased] += uint64(s.store.Metrics().LeaseReads)
 	s.store, s.stepper, s.groups, s.machines = nil, nil, nil, nil
 	s.volume.restore()
 	s.resume() // what was held finds nobody
