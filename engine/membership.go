@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"multiraft/group"
+	"multiraft/internal/planted"
 	"multiraft/raftlog"
 	"multiraft/wire"
 )
@@ -181,7 +182,7 @@ func (r *replica) agree(ctx context.Context, cfg *GroupConfig) (d descriptor, is
 	fault := func(field string, value any, rule string) (descriptor, bool, error) {
 		return d, false, fmt.Errorf("group %d: configuration: %w", r.id, &ConfigError{Field: field, Value: value, Rule: rule})
 	}
-	if meta := r.log.Meta(); len(meta) > 0 {
+	if meta := r.log.Meta(); len(meta) > 0 && (len(cfg.Members) == 0 || !planted.Is(planted.StaleTombstone)) {
 		if d, err = decodeDescriptor(meta); err != nil {
 			return d, false, fmt.Errorf("group %d: stored descriptor: %w", r.id, err)
 		}

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"multiraft/group"
+	"multiraft/internal/planted"
 	"multiraft/internal/snapfile"
 	"multiraft/wire"
 )
@@ -245,6 +246,9 @@ func (a *applier) captureState(r *replica) (*capture, wire.Index, error) {
 	if err != nil {
 		return nil, 0, fmt.Errorf("group %d: term of the last applied entry: %w", r.id, err)
 	}
+	if planted.Is(planted.StaleSnapshot) && r.log.Last() > index {
+		index++
+	}
 	writer, err := snapshotOf(r.apply.plan.machine)
 	if err != nil {
 		var p *PanicError
@@ -467,6 +471,9 @@ func (w *worker) compact(r *replica, index, hold wire.Index) {
 	}
 	if to < r.log.First() {
 		return
+	}
+	if planted.Is(planted.CompactAll) {
+		to = wire.Index(r.applied.Load())
 	}
 	term, err := r.log.Term(to)
 	if err != nil {

@@ -158,6 +158,12 @@ func (d *Stepper) TransferLeader(g *Group, to wire.ReplicaID) error {
 	return g.replica.enqueueTransfer(transfer{order: orderTransfer, to: to, done: make(chan error, 1)})
 }
 
+// Campaign asks a replica to stand for election as Group.Campaign does, and does not
+// wait: who leads shows how it went.
+func (d *Stepper) Campaign(g *Group) error {
+	return g.replica.enqueueTransfer(transfer{order: orderCampaign, to: g.replica.self, done: make(chan error, 1)})
+}
+
 // StopGroup stops a group as Store.StopGroup does, and does not wait. It returns
 // true when the group has stopped; until then, steps have to be taken and StopGroup
 // called again.

@@ -16,6 +16,9 @@ func (g *Group) advanceCommit() {
 		ld.match[g.slot] = g.log.last()
 	}
 	index := jointCommitIndex(&ld.match, g.incoming, g.outgoing)
+	if planted.Is(planted.IgnoreOutgoing) {
+		index = jointCommitIndex(&ld.match, g.incoming, 0)
+	}
 	if planted.Is(planted.CommitMinority) {
 		index = ld.match[g.slot]
 	}

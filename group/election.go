@@ -267,7 +267,11 @@ func (g *Group) candidateResponse(m *wire.Message) error {
 }
 
 func (g *Group) countVotes() {
-	switch g.votes.result(g.incoming, g.outgoing) {
+	outgoing := g.outgoing
+	if planted.Is(planted.IgnoreOutgoing) {
+		outgoing = 0
+	}
+	switch g.votes.result(g.incoming, outgoing) {
 	case voteWon:
 		g.becomeLeader()
 	case voteLost:

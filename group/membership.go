@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"multiraft/internal/planted"
 	"multiraft/wire"
 )
 
@@ -241,7 +242,7 @@ func (ch *Change) applyTo(m *wire.Membership, highest wire.ReplicaID) Membership
 		return ReasonUnknown
 	case ch.Store == 0:
 		return ReasonZeroID
-	case ch.Replica <= highest:
+	case ch.Replica <= highest && !planted.Is(planted.ReuseReplica):
 		return ReasonReused
 	}
 	m.Members = append(m.Members, wire.Member{Replica: ch.Replica, Store: ch.Store, Role: role})

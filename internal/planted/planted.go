@@ -22,6 +22,8 @@ const (
 	TruncateMatching
 	AckOfOldTerm
 	ReadWithoutRound
+	IgnoreOutgoing
+	ReuseReplica
 	LeaseWithoutMargin
 	LeaseFromAnswer
 	LeaseWithoutPromise
@@ -39,6 +41,9 @@ const (
 	LostIsDropped
 	ReadBeforeApplied
 	StaleContext
+	StaleTombstone
+	StaleSnapshot
+	CompactAll
 	LostWake
 
 	// Of the log.

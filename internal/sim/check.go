@@ -3,6 +3,7 @@ package sim
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"time"
 
@@ -69,10 +70,16 @@ type model struct {
 	// rests on a durable term.
 	promised map[wire.ReplicaID]wire.Term
 	maxTerm  wire.Term
-	// acked is the newest acknowledgement of each replica.
+	// acked is the newest acknowledgement of each replica, acks how far it was in
+	// each term.
 	acked map[wire.ReplicaID]acknowledgement
+	acks  map[ackBallot]wire.Index
 	// committed are entries of which a leader said that they are.
 	committed map[wire.Index]commitment
+	// judged is the highest commit index whose quorum was looked at, configs are the
+	// memberships that leaders sent, in the order of their entries.
+	judged  wire.Index
+	configs []engine.Membership
 	// begun are the terms of which somebody voted for himself.
 	begun map[wire.Term]bool
 
@@ -91,6 +98,11 @@ type model struct {
 	floor int
 	// floors is how floor rose.
 	floors []floorAt
+}
+
+type ackBallot struct {
+	replica wire.ReplicaID
+	term    wire.Term
 }
 
 type ballot struct {
@@ -137,8 +149,8 @@ func newChecker(c *cluster) *checker {
 	k := &checker{c: c, groups: make([]model, len(c.shape.members))}
 	for g := range k.groups {
 		k.groups[g] = model{
-			leaders: make(map[wire.Term]wire.ReplicaID), votes: make(map[ballot]wire.ReplicaID), begun: make(map[wire.Term]bool),
-			acked: make(map[wire.ReplicaID]acknowledgement), committed: make(map[wire.Index]commitment),
+			leaders: make(map[wire.Term]wire.ReplicaID), votes: make(map[ballot]wire.ReplicaID), begun: make(map[wire.Term]bool), configs: []engine.Membership{{Members: c.shape.members[g]}},
+			acked: make(map[wire.ReplicaID]acknowledgement), acks: make(map[ackBallot]wire.Index), committed: make(map[wire.Index]commitment),
 			promised: make(map[wire.ReplicaID]wire.Term), asked: make(map[question]uint32), at: make(map[wire.Index]int),
 		}
 	}
@@ -210,6 +222,9 @@ func (k *checker) look(f *frame, m *wire.Message) {
 	case wire.AppendResponse:
 		if a := model.acked[m.From]; !m.Reject && (m.Term > a.term || m.Term == a.term && m.Index > a.index) {
 			model.acked[m.From] = acknowledgement{m.Term, m.Index}
+		}
+		if b := (ackBallot{m.From, m.Term}); !m.Reject && m.Index > model.acks[b] {
+			model.acks[b] = m.Index
 		}
 	case wire.ReadIndex:
 		k.asks(g, m, s.life)
@@ -301,12 +316,16 @@ func (k *checker) appends(g int, m *wire.Message) {
 		}
 		rest = more
 		kind, term := uint64(block.Kind()), block.Term()
+		isNew := block.Kind() == wire.EntryConfig && k.version(g, next, term) == nil
 		for payloads := block.Payloads(); ; next++ {
 			payload, more, ok := wire.NextPayload(payloads)
 			if !ok {
 				break
 			}
 			payloads = more
+			if isNew {
+				k.configured(g, m, next, payload)
+			}
 			k.entry(g, m.From, next, version{term: term, before: before, sum: xxhash.Sum64(payload) ^ kind, leads: m.Term})
 			k.commits(g, m, next, term)
 			k.complete(g, m.From, m.Term, next, term)
@@ -338,9 +357,82 @@ func (k *checker) entry(g int, leader wire.ReplicaID, index wire.Index, v versio
 // commits notes the entry up to which an append says that all is committed.
 func (k *checker) commits(g int, m *wire.Message, index wire.Index, term wire.Term) {
 	model := &k.groups[g]
-	if _, known := model.committed[index]; index == m.Commit && !known {
+	if index != m.Commit {
+		return
+	}
+	if _, known := model.committed[index]; !known {
 		model.committed[index] = commitment{term, max(model.maxTerm, m.Term)}
 	}
+	if index > model.judged && term == m.Term {
+		model.judged = index
+		k.judge(g, m, index)
+	}
+}
+
+// judge holds an entry that a leader has committed in its term against what was
+// acknowledged: majorities of the voters, both of the old ones and the new ones of a
+// joint configuration, must have said in this term that they have it. The entry may
+// have been committed under the membership in front of the one that is in force: one
+// of the last few of lower index, of which some were replaced.
+func (k *checker) judge(g int, m *wire.Message, index wire.Index) {
+	model, s := &k.groups[g], k.c.sites[k.c.rosters[g].home[m.From]]
+	if s.groups[g] == nil {
+		return
+	}
+	current := s.groups[g].Membership()
+	if k.hasQuorum(g, m, &current, index) {
+		return
+	}
+	for left, at := 4, len(model.configs)-1; left > 0 && at >= 0; at-- {
+		if config := &model.configs[at]; config.Index < current.Index {
+			if k.hasQuorum(g, m, config, index) {
+				return
+			}
+			left--
+		}
+	}
+	k.fail(ruleMembers, "group %d: replica %d commits %d in term %d without majorities of %+v or of what was before: acknowledged are %+v",
+		m.Group, m.From, index, m.Term, current, model.acked)
+}
+
+// configured notes a membership that a leader sent. Which of several at an index is
+// in a log is not known here.
+func (k *checker) configured(g int, m *wire.Message, index wire.Index, payload []byte) {
+	model := &k.groups[g]
+	var config wire.Membership
+	if n, err := config.Decode(payload); err != nil || n != len(payload) {
+		k.fail(ruleFrames, "group %d: replica %d sends a membership at %d that cannot be read: %v", m.Group, m.From, index, err)
+		return
+	}
+	at := sort.Search(len(model.configs), func(i int) bool { return model.configs[i].Index > index })
+	model.configs = slices.Insert(model.configs, at, engine.Membership{Index: index, Members: config.Members})
+	k.c.reconfigured(g, m.From)
+}
+
+func (k *checker) hasQuorum(g int, m *wire.Message, config *engine.Membership, index wire.Index) bool {
+	for _, role := range [...]wire.MemberRole{wire.Voter, wire.Outgoing} {
+		voters, have := 0, 0
+		for _, member := range config.Members {
+			if member.Role&role == 0 && (member.Role != 0 || role != wire.Voter) {
+				continue
+			}
+			voters++
+			if member.Replica == m.From {
+				// Its own disk counts as any other does.
+				if k.c.sites[k.c.rosters[g].home[m.From]].stepper.Stored(m.Group).Last() >= index {
+					have++
+				}
+				continue
+			}
+			if k.groups[g].acks[ackBallot{member.Replica, m.Term}] >= index {
+				have++
+			}
+		}
+		if voters > 0 && 2*have <= voters {
+			return false
+		}
+	}
+	return true
 }
 
 // wakes holds what a replica knows when its life begins against what it promised

@@ -34,7 +34,8 @@ type cluster struct {
 
 	faults, clientRandom, machines, plantRandom, operator random
 
-	coups int // leaders yet to be elected that will fall
+	coups   int // leaders yet to be elected that will fall
+	schisms int // memberships yet to be sent that will meet a split
 
 	// After the faults.
 	calm    bool

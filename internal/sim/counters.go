@@ -40,6 +40,7 @@ const (
 	clockDrifts
 	clockJumps
 	usurpations
+	schisms
 	coups
 	openedFull
 	leadersElected
@@ -62,6 +63,7 @@ const (
 	jointLeft
 	idsReused
 	transfersAsked
+	campaignsAsked
 	replicasJoined
 	replicasStarted
 	replicasRemoved
@@ -76,10 +78,10 @@ var counterNames = [counters]string{
 	"frames sent", "messages sent", "frames lost", "frames duplicated", "frames reordered", "frames delayed", "frames late", "frames cut",
 	"frames refused", "frames unreceived", "links down", "syncs", "disk errors", "crashes", "crashes in a step",
 	"crashes in recovery", "process kills", "power cuts", "restarts", "clean stops", "pauses", "isolations", "splits",
-	"one-way cuts", "storms", "slow disks", "full disks", "clock drifts", "clock jumps", "usurpations", "coups", "opens without room", "leaders elected", "writes acknowledged", "writes refused", "writes unknown",
+	"one-way cuts", "storms", "slow disks", "full disks", "clock drifts", "clock jumps", "usurpations", "schisms", "coups", "opens without room", "leaders elected", "writes acknowledged", "writes refused", "writes unknown",
 	"writes too large", "reads answered", "reads failed", "reads of old states", "old states refreshed", "reads of states of unknown age", "reads under a lease", "duels of leaders", "commands applied",
 	"member changes asked for", "member changes made", "member changes refused", "member changes unknown", "joint configurations left",
-	"replica ids to be reused", "transfers asked for", "replicas joined", "replicas started by hand", "replicas removed", "starts barred by a tombstone", "groups stopped",
+	"replica ids to be reused", "transfers asked for", "campaigns asked for", "replicas joined", "replicas started by hand", "replicas removed", "starts barred by a tombstone", "groups stopped",
 	"states captured", "states restored",
 }
 

@@ -56,7 +56,9 @@
 //     learn of it from a message. Pre-votes leave no trace.
 //   - M15: what a vote or an acknowledgement promises is on the sender's disk when
 //     it leaves, and is found there by every later life. So is what is applied.
-//   - M16: a replica runs where it was added, and no replica id is given twice.
+//   - M16: a replica runs where it was added, and not again once it was removed; no
+//     replica id is given twice; and an entry is committed by majorities of the voters
+//     of its configuration, of both halves when that is joint.
 //
 // # Concurrency
 //

@@ -26,12 +26,13 @@ const (
 	faultDiskFull                     // one disk has hardly any room for a while
 	faultClock                        // one clock changes its rate, or jumps
 	faultUsurp                        // one store is cut off, and others get their chance early
+	faultSchism                       // the next membership changes meet a split
 	faultCoup                         // the next leaders fall soon after their election
 	faultKinds
 )
 
 var faultNames = [faultKinds]string{
-	"crash", "crash-in-step", "kill", "power-cut", "stop", "pause", "isolate", "split", "one-way", "storm", "slow-disk", "disk-error", "disk-full", "clock", "usurp", "coup",
+	"crash", "crash-in-step", "kill", "power-cut", "stop", "pause", "isolate", "split", "one-way", "storm", "slow-disk", "disk-error", "disk-full", "clock", "usurp", "schism", "coup",
 }
 
 func (k faultKind) String() string { return faultNames[k] }
@@ -158,6 +159,8 @@ func (c *cluster) strike(k faultKind) {
 	case faultUsurp:
 		c.count(usurpations)
 		c.usurp(s)
+	case faultSchism:
+		c.schisms += 1 + r.IntN(4)
 	case faultCoup:
 		c.coups += 1 + r.IntN(6)
 	}
@@ -175,10 +178,14 @@ func (c *cluster) usurp(s *site) {
 		}
 	}
 	switch roll := r.IntN(6); {
-	case roll < 2 || len(c.sites) < 3:
-		c.cut(r.between(election, 3*election), alone)
+	case roll < 3 || len(c.sites) < 3:
+		lasts := r.between(election, 3*election)
+		c.cut(lasts, alone)
+		if r.chance(0.7) {
+			c.pester(s, c.now+lasts)
+		}
 		return
-	case roll < 3:
+	case roll < 4:
 		// It hands over, and does not hear that it has.
 		c.cut(r.between(election, 2*election), func(_, to int) bool { return to == s.at })
 		for g := range c.shape.members {
@@ -195,7 +202,7 @@ func (c *cluster) usurp(s *site) {
 		}
 		return
 	}
-	if r.chance(0.25) {
+	if r.chance(0.4) {
 		// It hears late what others promised, and they hear nothing more from it.
 		lag := r.between(election/2, election*9/10)
 		for _, other := range c.sites {
@@ -227,6 +234,54 @@ func (c *cluster) usurp(s *site) {
 				voter.openSoon(r.between(0, election/4))
 			}
 		}
+	})
+}
+
+// pester has all others try, again and again, to take over what a store leads that
+// was cut off: they do so at the first moment at which they may.
+func (c *cluster) pester(leader *site, until time.Duration) {
+	if c.calm || c.now >= until {
+		return
+	}
+	for g := range c.shape.members {
+		if leader.store == nil || leader.groups[g] == nil || !leader.groups[g].IsLeader() {
+			continue
+		}
+		for _, s := range c.sites {
+			if s != leader && s.store != nil && !s.paused && s.groups[g] != nil && !s.groups[g].IsLeader() && s.stepper.Campaign(s.groups[g]) == nil {
+				c.count(campaignsAsked)
+				s.poke()
+			}
+		}
+	}
+	c.later(c.shape.tick/2, func() { c.pester(leader, until) })
+}
+
+// reconfigured may split the stores when a leader sends a membership for the first
+// time: some have it then, some know that it is committed, and some know nothing.
+func (c *cluster) reconfigured(g int, leader wire.ReplicaID) {
+	if c.schisms == 0 || c.calm {
+		return
+	}
+	c.schisms--
+	r, shape := c.faults, &c.shape
+	at := c.rosters[g].home[leader]
+	c.later(r.between(0, pick(r, time.Duration(1), 3)*(shape.delayMax+shape.syncMax+shape.stepMax)), func() {
+		if c.calm {
+			return
+		}
+		c.count(schisms)
+		// Those who came last stay with the leader, as far as chance has it.
+		side := make([]bool, len(c.sites))
+		for i := range side {
+			side[i] = r.chance(0.3)
+		}
+		ids := c.rosters[g].ids
+		for _, id := range ids[max(0, len(ids)-2):] {
+			side[c.rosters[g].home[id]] = r.chance(0.8)
+		}
+		side[at] = true
+		c.cut(r.between(shape.election(), 5*shape.election()), func(from, to int) bool { return side[from] != side[to] })
 	})
 }
 

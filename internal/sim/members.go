@@ -17,10 +17,11 @@ type roster struct {
 	home map[wire.ReplicaID]int // site of each id that was ever given
 	ids  []wire.ReplicaID       // in the order they were given
 	busy bool                   // a change is on its way
+	gone map[wire.ReplicaID]bool
 }
 
 func newRoster(members []engine.Member) *roster {
-	r := &roster{home: make(map[wire.ReplicaID]int)}
+	r := &roster{home: make(map[wire.ReplicaID]int), gone: make(map[wire.ReplicaID]bool)}
 	for _, m := range members {
 		r.give(m.Replica, siteOf(m.Store))
 	}
@@ -111,7 +112,7 @@ func (c *cluster) change(g int) {
 			voters = append(voters, m)
 		}
 	}
-	change := group.MembershipChange{Joint: r.chance(0.2)}
+	change := group.MembershipChange{Joint: r.chance(0.5)}
 	if r.chance(0.3) {
 		change.Leave = group.LeaveExplicit
 	}
@@ -126,7 +127,7 @@ func (c *cluster) change(g int) {
 		return group.Change{Op: op, Replica: list[r.IntN(len(list))].Replica}
 	}
 	reuses := false
-	switch roll := r.IntN(7); {
+	switch roll := r.IntN(8); {
 	case roll == 0 && len(free) > 0:
 		change.Changes = append(change.Changes, newcomer(group.AddLearner))
 	case roll == 1 && len(free) > 0:
@@ -141,6 +142,14 @@ func (c *cluster) change(g int) {
 		change.Changes = append(change.Changes, of(group.Remove, st.Members))
 	case roll == 5 && len(free) > 0 && len(voters) > 2:
 		change.Changes = append(change.Changes, newcomer(group.AddVoter), of(group.Remove, voters))
+	case roll == 7 && len(free) > 1 && len(voters) > 2:
+		first, second := newcomer(group.AddVoter), newcomer(group.AddVoter)
+		gone := r.Perm(len(voters))
+		if first.Store == second.Store {
+			return
+		}
+		change.Changes = append(change.Changes, first, second,
+			group.Change{Op: group.Remove, Replica: voters[gone[0]].Replica}, group.Change{Op: group.Remove, Replica: voters[gone[1]].Replica})
 	case roll == 6 && len(free) > 0:
 		// An id that was given before, to a replica that is gone or never was there.
 		id := roster.ids[r.IntN(len(roster.ids))]
@@ -285,6 +294,9 @@ func (s *site) noteJoined() {
 func (s *site) adopt(g int, handle *engine.Group, m *machine) {
 	s.groups[g], s.machines[g], s.audits[g] = handle, m, audit{}
 	s.replicas[g] = handle.Status().Self.Replica
+	if s.c.rosters[g].gone[s.replicas[g]] {
+		s.c.check.fail(ruleMembers, "group %d: store %d runs replica %d again, which was removed", groupID(g), s.at+1, s.replicas[g])
+	}
 	s.c.check.audit(s, g)
 }
 
@@ -333,7 +345,9 @@ func (s *site) stopGroup(g int) {
 func (s *site) removed(err *engine.ReplicaRemovedError) {
 	s.c.note("store %d lets go of replica %d of group %d", s.at+1, err.Replica, err.Group)
 	s.c.count(replicasRemoved)
-	if g := groupOf(err.Group); s.replicas[g] == err.Replica {
+	g := groupOf(err.Group)
+	s.c.rosters[g].gone[err.Replica] = true
+	if s.replicas[g] == err.Replica {
 		s.forget(g)
 	}
 }
@@ -347,15 +361,17 @@ func (s *site) startGroups() error {
 		return err
 	}
 	known := make([]bool, len(s.groups))
+	joined := make([]bool, len(s.groups))
 	for _, group := range stored {
-		known[groupOf(group.ID)] = true
+		g := groupOf(group.ID)
+		known[g], joined[g] = true, group.Replica != replicaID(g, s.at)
 	}
 	for g, members := range c.shape.members {
 		if !known[g] && !isMember(members, s.at) {
 			s.forget(g)
 			continue
 		}
-		if !isMember(members, s.at) || known[g] && s.random.chance(0.5) {
+		if !isMember(members, s.at) || joined[g] || known[g] && s.random.chance(0.5) {
 			members = nil // those in the log are in force anyway
 		}
 		m := s.newMachine(g)
@@ -364,6 +380,7 @@ func (s *site) startGroups() error {
 		switch {
 		case errors.As(err, &gone):
 			c.count(startsBarred)
+			c.rosters[g].gone[gone.Replica] = true
 			s.forget(g)
 			continue
 		case err != nil:

@@ -142,12 +142,12 @@ func drawShape(p Plan) shape {
 		s.changes = pick(r, time.Duration(100), 500, 3000) * time.Millisecond
 	}
 	switch roll := r.IntN(20); {
-	case roll < 6:
+	case roll < 7:
 		s.turmoil(r)
 		if p.Groups == 0 {
 			s.members = s.members[:min(3, len(s.members))]
 		}
-	case roll < 9:
+	case roll < 10:
 		s.succession(r)
 		for p.Groups == 0 && len(s.members) < 12 {
 			s.members = append(s.members, drawMembers(r, len(s.members), s.stores))
@@ -181,6 +181,12 @@ func (s *shape) turmoil(r random) {
 	s.delayMin = pick(r, time.Duration(200), 2000, 5000) * time.Microsecond
 	s.weights = [faultKinds]int{}
 	s.weights[faultCoup] = 6
+	if s.changes = pick(r, 0, 0, 200*time.Millisecond); s.changes > 0 {
+		s.weights[faultSchism] = 6
+	}
+	if !s.ordered {
+		s.late = 0.05
+	}
 	for _, k := range []faultKind{faultSlowDisk, faultCrash, faultPause, faultIsolate, faultClock} {
 		s.weights[k] = 1
 	}
