@@ -340,7 +340,7 @@ func kinds() []Kind {
 				{"Index", "the sender's last entry"},
 				{"Context", "1: the leader asked for this campaign"},
 			},
-			Term:       ordinary,
+			Term:       TermRule{Higher: Adopt, Lower: RefuseOld},
 			Durability: WaitsForHardState,
 		},
 		{

@@ -74,8 +74,12 @@ func (g *Group) answerOld(m *wire.Message, rule lowTermRule) {
 		g.send(g.message(wire.HeartbeatResponse, m.From))
 	case refuseOld:
 		// Without an answer, replicas that lost their leader in different terms
-		// could ask each other for ever.
+		// could ask each other for ever; and so could candidates of which only one
+		// asks the other, as one knows of a newer membership, and is behind it.
 		refusal := g.message(wire.PreVoteResponse, m.From)
+		if m.Kind == wire.Vote {
+			refusal.Kind = wire.VoteResponse
+		}
 		g.refuseVote(refusal)
 	case ignoreOld:
 	}

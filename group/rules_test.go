@@ -142,7 +142,7 @@ func plainRules() map[wire.MessageKind][3][4]string {
 		wire.PreVoteResponse: always(asItWas), // of another term than was asked for
 		// 3.4: one vote in a term, and none for another than the leader.
 		wire.Vote: {
-			asItWas,
+			with(asItWas, " VoteResponse!@5>2"),
 			{"follower of 2 VoteResponse!@5>2", "pre-candidate VoteResponse@5>2", "candidate VoteResponse!@5>2", "leader VoteResponse!@5>2"},
 			newTerm(" VoteResponse@9>2"),
 		},

@@ -145,8 +145,8 @@ func Test3_3_StaleTermIsRejected(t *testing.T) {
 		t.Errorf("answered in term %d", m.Term)
 	}
 	receive(t, n, wire.Message{Kind: wire.Vote, From: 2, Term: 4, Index: 9, LogTerm: 4})
-	if sent := out(n); len(sent) != 0 || logOf(n) != "1/1" || n.g.Leader() != 0 {
-		t.Errorf("sent %v, log %s, leader %d", sent, logOf(n), n.g.Leader())
+	if m := one(t, out(n), wire.VoteResponse); !m.Reject || m.Term != 5 || logOf(n) != "1/1" || n.g.Leader() != 0 {
+		t.Errorf("answered %+v, log %s, leader %d", m, logOf(n), n.g.Leader())
 	}
 }
 

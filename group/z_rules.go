@@ -116,6 +116,8 @@ func termRuleOf(k wire.MessageKind) (higher highTermRule, lower lowTermRule) {
 		return keepTerm, refuseOld
 	case wire.PreVoteResponse:
 		return keepUnlessRejected, ignoreOld
+	case wire.Vote:
+		return adopt, refuseOld
 	case wire.Propose:
 		return keepTerm, ignoreOld
 	}
