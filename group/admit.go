@@ -15,7 +15,7 @@ const maxTerm = wire.Term(math.MaxUint64)
 func (g *Group) admit(m *wire.Message) bool {
 	higher, lower := termRuleOf(m.Kind)
 	if m.Term < g.term {
-		if planted.Is(planted.NoTermCheck) || planted.Is(planted.AckOfOldTerm) && m.Kind == wire.AppendResponse {
+		if planted.Is(planted.NoTermCheck) {
 			return true
 		}
 		g.answerOld(m, lower)

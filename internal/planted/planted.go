@@ -20,7 +20,6 @@ const (
 	NoPreviousCheck
 	HintAsMatch
 	TruncateMatching
-	AckOfOldTerm
 	ReadWithoutRound
 	IgnoreOutgoing
 	ReuseReplica

@@ -505,8 +505,9 @@ func (k *checker) rests(f *frame, g int, m *wire.Message) {
 // the disk under it: a machine that is ahead of its log cannot start again.
 func (k *checker) appliesDurable(m *machine, e *engine.Entry) {
 	stored := m.site.stepper.Stored(groupID(m.group))
-	if e.Index < stored.First() {
-		return
+	handle, gone := m.site.groups[m.group], new(engine.ReplicaRemovedError)
+	if e.Index < stored.First() || handle == nil || errors.As(handle.Err(), &gone) {
+		return // the log of one that was removed ends before its machine does
 	}
 	if term, err := stored.Term(e.Index); e.Index > stored.Last() || err != nil || term != e.Term {
 		k.fail(ruleDurable, "group %d: store %d applies %d/%d, its disk has entries [%d,%d] and there one of term %d: %v",

@@ -133,6 +133,9 @@ func (c *cluster) readHere(s *site) {
 	}
 }
 
+// maxDuels bounds the groups of one round of duels.
+const maxDuels = 3
+
 // duels lets clients of groups with more than one replica that believes to lead
 // write where the newest one is and read from all: what a leader says that has not
 // heard of its successor is what rounds and leases are for.
@@ -141,7 +144,10 @@ func (c *cluster) duels() {
 		if c.calm {
 			return
 		}
-		for g := range c.shape.members {
+		fought := 0
+		first := c.clientRandom.IntN(len(c.shape.members))
+		for i := range c.shape.members {
+			g := (first + i) % len(c.shape.members)
 			var believe []*site
 			for _, s := range c.sites {
 				if s.store != nil && !s.paused && s.groups[g] != nil && s.groups[g].IsLeader() {
@@ -150,6 +156,9 @@ func (c *cluster) duels() {
 			}
 			if len(believe) < 2 {
 				continue
+			}
+			if fought++; fought > maxDuels {
+				break
 			}
 			c.count(duels)
 			newest, _ := c.leading(g)

@@ -134,15 +134,16 @@ func (c *cluster) change(g int) {
 		change.Changes = append(change.Changes, newcomer(group.AddVoter))
 	case roll == 2 && len(learners) > 0:
 		change.Changes = append(change.Changes, of(group.AddVoter, learners))
-	// Two voters that become one can leave each other without a quorum: the one that
-	// stays may not know that the other is free to go. See the limits in README.md.
+	// When half of the voters or more go at once, those who stay may not know that
+	// the others are free to go, and have no majority to find out once those are
+	// gone. See the limits in README.md.
 	case roll == 3 && len(voters) > 2:
 		change.Changes = append(change.Changes, of(group.AddLearner, voters))
 	case roll == 4 && len(voters) > 2:
 		change.Changes = append(change.Changes, of(group.Remove, st.Members))
 	case roll == 5 && len(free) > 0 && len(voters) > 2:
 		change.Changes = append(change.Changes, newcomer(group.AddVoter), of(group.Remove, voters))
-	case roll == 7 && len(free) > 1 && len(voters) > 2:
+	case roll == 7 && len(free) > 1 && len(voters) > 4:
 		first, second := newcomer(group.AddVoter), newcomer(group.AddVoter)
 		gone := r.Perm(len(voters))
 		if first.Store == second.Store {
@@ -178,8 +179,16 @@ func (c *cluster) change(g int) {
 	}, verdict)
 }
 
-// start starts voters that were added and do not run, as an operator does who sees
-// that they were added. Leaders have stores start learners by themselves, but not
+// stores says whether the store has a replica in its log.
+func (s *site) stores(g int, replica wire.ReplicaID) bool {
+	stored, err := s.store.Stored()
+	return err == nil && slices.ContainsFunc(stored, func(group engine.StoredGroup) bool {
+		return group.ID == groupID(g) && group.Replica == replica
+	})
+}
+
+// start starts what was stopped and should run, and voters that were added and do
+// not run, as an operator does who sees that they were added. Leaders have stores start learners by themselves, but not
 // voters: a store that lost what one of those promised must not start it again.
 // Here nothing was lost, so what is not stored has promised nothing.
 func (c *cluster) start(g int) {
@@ -189,22 +198,28 @@ func (c *cluster) start(g int) {
 		}
 		for _, m := range known.groups[g].Membership().Members {
 			s := c.sites[siteOf(m.Store)]
-			if m.Role == wire.Learner || s.store == nil || s.paused || s.failing || s.stopping[g] || s.replicas[g] >= m.Replica {
+			if s.store == nil || s.paused || s.failing || s.stopping[g] || s.replicas[g] >= m.Replica {
+				continue
+			}
+			stored := s.stores(g, m.Replica)
+			if m.Role == wire.Learner && !stored {
 				continue
 			}
 			if s.groups[g] != nil {
 				s.stopGroup(g) // one that was removed, and did not hear so
 				continue
 			}
-			s.forget(g)
+			if !stored {
+				s.forget(g)
+			}
 			machine := s.newMachine(g)
 			handle, err := s.store.StartGroup(context.Background(), engine.GroupConfig{
-				ID: groupID(g), Join: true, Replica: m.Replica, StateMachine: s.machineOf(machine)})
+				ID: groupID(g), Join: !stored, Replica: m.Replica, StateMachine: s.machineOf(machine)})
 			c.note("store %d is told to run replica %d of group %d: %v", s.at+1, m.Replica, groupID(g), err)
 			if err == nil {
 				c.count(replicasStarted)
 				s.adopt(g, handle, machine)
-			} else if gone := new(engine.ReplicaRemovedError); !errors.As(err, &gone) && !expected(err) && !s.volume.failed {
+			} else if gone := new(engine.ReplicaRemovedError); !errors.As(err, &gone) && !expected(err) && !s.volume.failed && !s.volume.crashed {
 				c.check.fail(ruleErrors, "group %d: store %d does not start replica %d: %v", groupID(g), s.at+1, m.Replica, err)
 			}
 			s.poke()

@@ -46,6 +46,7 @@ type shape struct {
 	entries   uint64        // between two of them
 	keep      uint64        // entries in front of one
 	heavy     int           // largest filler of one
+	mixed     bool          // stores have election time-outs and leases of their own
 	forward   bool          // followers pass proposals on to the leader
 	stale     float64       // share of reads that may be old
 	changes   time.Duration // between two changes of members; zero: none
@@ -132,6 +133,7 @@ func drawShape(p Plan) shape {
 	s.snapshots = r.chance(0.8)
 	s.entries, s.keep, s.heavy = pick(r, uint64(3), 20, 200), pick(r, uint64(1), 10, 100), pick(r, 0, 2000, 50_000)
 	s.forward = r.chance(0.5)
+	s.mixed = r.chance(0.3)
 	s.stale = pick(r, 0, 0.2, 0.5)
 	if r.chance(0.5) {
 		s.tuning.DisableCheckQuorum = false
@@ -160,11 +162,26 @@ func drawShape(p Plan) shape {
 		// A long run is for what takes time to come about. It meets as many faults
 		// as a few short ones, further apart, so that logs grow and terms last.
 		s.rate = min(s.rate, 100)
+		s.snapshots, s.entries = true, max(s.entries, 20)
+		if r.chance(0.75) {
+			s.slowTicks()
+		}
 		s.strike = s.strike * pick(r, time.Duration(1), 3, 10)
+	}
+	if len(s.members) > manyGroups {
+		s.slowTicks()
+		s.segmentBytes = max(s.segmentBytes, 256<<10)
 	}
 	s.think = time.Duration(float64(s.clients) * float64(1+s.burst) / 2 / s.rate * float64(time.Second))
 	// No leader could be elected if answers took longer than candidates wait.
-	s.delayMax = min(s.delayMin*pick(r, time.Duration(2), 5, 20), time.Duration(s.tuning.ElectionTicks)*s.tick/4)
+	s.delayMax = min(s.delayMin*pick(r, time.Duration(2), 5, 20), s.election()/4)
+	if s.mixed {
+		// Without pre-vote, a store with a short time-out and an old log campaigns
+		// before the others have their chance, for ever.
+		s.tuning.DisablePreVote = false
+		s.delayMax /= 2
+		s.delayMin = min(s.delayMin, s.delayMax)
+	}
 	return s
 }
 
@@ -205,10 +222,19 @@ func (s *shape) succession(r random) {
 	s.weights = [faultKinds]int{}
 	s.weights[faultUsurp], s.weights[faultPause], s.weights[faultClock] = 6, 1, 2
 	s.changes = pick(r, 0, time.Second)
+	s.mixed = r.chance(0.4)
 }
 
-// longFaults makes a run a long one.
-const longFaults = 2 * time.Minute
+const (
+	// longFaults makes a run a long one.
+	longFaults = 2 * time.Minute
+	// manyGroups are more than a run has whose plan does not say so.
+	manyGroups = 16
+)
+
+// slowTicks makes ticks as long as they are in production. Short ones bring more
+// elections in a second, at the price of as many more heartbeats.
+func (s *shape) slowTicks() { s.tick = max(s.tick, 50*time.Millisecond) }
 
 // drawMembers places the replicas of a group: mostly three, sometimes all
 // stores, one or two.
@@ -234,6 +260,9 @@ func (s *shape) String() string {
 	if s.tuning.LeaseReads {
 		fmt.Fprintf(&b, "; leases with clocks that drift by %d %%;", s.tuning.MaxClockDrift)
 	}
+	if s.mixed {
+		b.WriteString("; each store with its own time-out, with leases or without;")
+	}
 	if s.forward {
 		b.WriteString("; proposals are forwarded;")
 	}
@@ -253,11 +282,29 @@ func (s *shape) election() time.Duration {
 	return time.Duration(s.tuning.ElectionTicks) * s.tick
 }
 
+// tuningOf draws the tuning of one store.
+func (s *shape) tuningOf(r random) group.Tuning {
+	t := s.tuning
+	if !s.mixed {
+		return t
+	}
+	t.ElectionTicks = pick(r, t.ElectionTicks, t.ElectionTicks/2, 2*t.ElectionTicks)
+	t.ElectionTicks = min(max(t.ElectionTicks, 5), 20)
+	t.LeaseReads = t.LeaseReads && r.chance(0.7)
+	if t.Validate() != nil {
+		t.LeaseReads = false
+	}
+	return t
+}
+
 // calm is how long a healed cluster may take until every group has a leader,
 // has accepted a write and has equal replicas: several rounds of elections, each
 // as long as they get, and what a replica that missed all of the faults needs to
 // catch up through the narrowest window.
 func (s *shape) calm() time.Duration {
-	election := time.Duration(2*s.tuning.ElectionTicks) * s.tick
+	election := 2 * s.election()
+	if s.mixed {
+		election *= 2
+	}
 	return 15*election + 2*s.faultTime + 20*time.Second
 }

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"multiraft/engine"
+	"multiraft/group"
 	"multiraft/internal/vfs"
 	"multiraft/wire"
 )
@@ -18,6 +19,7 @@ type site struct {
 	random random
 	tick   time.Duration // tickers of stores differ a little
 	clock  siteClock
+	tuning group.Tuning
 
 	life      uint32
 	store     *engine.Store // nil while down
@@ -34,6 +36,7 @@ type site struct {
 	stopping  []bool           // groups that are being stopped
 	audits    []audit
 	audited   int
+	ticked    int
 
 	// kept is what durable machines keep over the lives.
 	kept []*machineState
@@ -46,6 +49,7 @@ type site struct {
 func newSite(c *cluster, at int) *site {
 	s := &site{c: c, at: at, slow: 1, random: newRandom(c.seed, streamSteps+uint64(groupSpread*(at+1)))}
 	s.tick = c.shape.tick + time.Duration(float64(c.shape.tick)*0.02*(s.random.Float64()-0.5))
+	s.tuning = c.shape.tuningOf(s.random)
 	s.clock = siteClock{c: c, rate: 1}
 	s.clock.drift(s.random)
 	s.volume = newVolume(s)
@@ -71,7 +75,7 @@ func (s *site) open() {
 	store, stepper, err := engine.OpenStepped(engine.Config{
 		Cluster: 1, ID: storeID(s.at), Dir: "/store", Transport: s.end, FS: s.volume,
 		SegmentBytes: c.shape.segmentBytes, Workers: c.shape.workers, Appliers: c.shape.appliers,
-		TickInterval: c.shape.tick, Tuning: c.shape.tuning, MaxCommandBytes: maxCommandBytes,
+		TickInterval: c.shape.tick, Tuning: s.tuning, MaxCommandBytes: maxCommandBytes,
 		MaxGroupInflightBytes: c.shape.groupBytes, CacheBytes: c.shape.cacheBytes,
 		MaxReceiveBytes: c.shape.receiveBytes, MaxApplyBytes: c.shape.applyBytes,
 		Seed: s.random.Uint64() | 1, SnapshotEntries: c.shape.entries, KeepEntries: c.shape.keep, SnapshotChunkBytes: 1 << 10,
@@ -204,11 +208,17 @@ func (s *site) tickLater() {
 	s.c.agenda.add(event{at: s.c.now + s.tick, kind: eventTick, site: int16(s.at), life: s.life})
 }
 
+// auditTicks is how many ticks pass between two audits of some group.
+const auditTicks = 4
+
 // ticks advances the logical time of the store.
 func (s *site) ticks() {
 	s.stepper.Tick()
 	s.tickLater()
 	s.poke()
+	if s.ticked++; s.ticked%auditTicks != 0 {
+		return
+	}
 	for range s.groups {
 		s.audited = (s.audited + 1) % len(s.groups)
 		if s.groups[s.audited] != nil {
