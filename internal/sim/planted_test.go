@@ -5,6 +5,8 @@ package sim
 import (
 	"context"
 	"flag"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -66,5 +68,19 @@ func TestPlantedNames(t *testing.T) {
 	}
 	if err := planted.Plant("no such bug"); err == nil || planted.Planted() != "" {
 		t.Errorf("%v, %q is planted", err, planted.Planted())
+	}
+}
+
+// TestPlantedTable shows that docs/testing.md has every bug in its table, as HuntAll
+// writes it.
+func TestPlantedTable(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "testing.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range planted.List() {
+		if row := "| `" + i.Name + "` | " + i.What + " | "; !strings.Contains(string(text), row) {
+			t.Errorf("no row that begins %q", row)
+		}
 	}
 }
