@@ -214,9 +214,9 @@ func blockLies(t *testing.T, fate Fate, seed uint64) (found bool) {
 		if h.Failed {
 			t.Errorf("the whole store failed: %s", h.Text)
 		}
-		hurt, found = h.Damage, len(h.Damage) > 0
+		hurt, found = h.Health.Damage, len(h.Health.Damage) > 0
 	}
-	must(t, l.ReadAll(t.Context(), sound))
+	must(t, l.ReadAll(t.Context(), sound...))
 	must(t, c.Agree(t.Context(), sound...))
 	if c.Process(1) != nil {
 		must(t, agreeWhereSound(t.Context(), c, hurt))

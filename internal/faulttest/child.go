@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
+	"slices"
 	"sync"
 
 	"go.uber.org/zap"
@@ -16,17 +18,15 @@ import (
 
 	"multiraft/engine"
 	"multiraft/raftlog"
+	"multiraft/transport"
 	"multiraft/wire"
 )
-
-// cluster id of all children.
-const clusterID = 0xfa17
 
 // RunChild is the child's side: it opens the store, answers requests from in
 // until in ends, and closes the store. Answers go to out, what an operator would
 // see to standard error.
 func RunChild(cfg ChildConfig, in io.Reader, out io.Writer) error {
-	c := &child{answers: newSender(out), groups: make(map[wire.GroupID]*engine.Group)}
+	c := &child{answers: newSender(out), damage: make(map[wire.GroupID]bool)}
 	err := c.open(cfg)
 	if err != nil {
 		return errors.Join(err, c.answers.send(Response{Outcome: Refused, Text: err.Error()}))
@@ -46,30 +46,68 @@ func RunChild(cfg ChildConfig, in io.Reader, out io.Writer) error {
 type child struct {
 	answers *sender
 	store   *engine.Store
-	groups  map[wire.GroupID]*engine.Group
+	damage  map[wire.GroupID]bool // groups that did not start; not changed once they are
 	calls   sync.WaitGroup
 }
 
 func (c *child) open(cfg ChildConfig) error {
 	encoder := zapcore.NewConsoleEncoder(zap.NewProductionEncoderConfig())
-	var err error
-	c.store, err = engine.Open(engine.Config{
-		Cluster: clusterID, ID: cfg.Store, Dir: cfg.Dir, Listen: cfg.Listen, Peers: cfg.Peers,
+	ec := engine.Config{
+		Cluster: cfg.Cluster, ID: cfg.Store, Dir: cfg.Dir, Listen: cfg.Listen, Peers: cfg.Peers, DiskLost: cfg.DiskLost,
 		SegmentBytes: cfg.SegmentBytes, MaxCommandBytes: 16 << 10, TickInterval: cfg.Tick,
 		SnapshotEntries: cfg.SnapshotEntries, KeepEntries: max(1, cfg.SnapshotEntries/4), SnapshotChunkBytes: 4 << 10,
+		MaxInflightBytes: cfg.Budget, MaxGroupInflightBytes: cfg.Budget, CacheBytes: cfg.Budget, MaxApplyBytes: cfg.Budget, MaxReceiveBytes: cfg.Budget,
+		Join: func(engine.JoinRequest) (engine.GroupConfig, error) {
+			return engine.GroupConfig{StateMachine: newMachine()}, nil
+		},
 		Logger: zap.New(zapcore.NewCore(encoder, zapcore.Lock(os.Stderr), zap.InfoLevel)),
-	})
+	}
+	ec.Tuning.LeaseReads = cfg.Leases
+	if cfg.TLS != nil {
+		files := transport.TLSFiles{Certificate: cfg.TLS.Certificate, Key: cfg.TLS.Key, Authorities: cfg.TLS.Authorities,
+			Failed: func(err error) { fmt.Fprintln(os.Stderr, "certificate:", err) }}
+		ec.TLS = files.Config
+	}
+	var err error
+	if c.store, err = engine.Open(ec); err != nil {
+		return err
+	}
+	if err := c.start(cfg); err != nil {
+		return errors.Join(err, c.store.Close())
+	}
+	return nil
+}
+
+// start starts the groups that are stored, and those that begin here.
+func (c *child) start(cfg ChildConfig) error {
+	stored, err := c.store.Stored()
 	if err != nil {
 		return err
+	}
+	ids := make(map[wire.GroupID]bool)
+	for i := range stored {
+		ids[stored[i].ID] = true
 	}
 	var members []engine.Member
 	for _, s := range cfg.Members {
 		members = append(members, engine.Member{Replica: wire.ReplicaID(s), Store: s})
 	}
+	begins := slices.Contains(cfg.Members, cfg.Store) && !cfg.JoinOnly
 	for id := wire.GroupID(1); id <= wire.GroupID(cfg.Groups); id++ {
-		c.groups[id], err = c.store.StartGroup(context.Background(), engine.GroupConfig{ID: id, Members: members, StateMachine: newMachine()})
-		if err != nil && !damaged(err) {
-			return errors.Join(err, c.store.Close())
+		gc := engine.GroupConfig{ID: id, StateMachine: newMachine()}
+		if begins {
+			gc.Members = members
+		} else if !ids[id] {
+			continue
+		}
+		_, err := c.store.StartGroup(context.Background(), gc)
+		var removed *engine.ReplicaRemovedError
+		switch {
+		case damaged(err):
+			c.damage[id] = true
+		case errors.As(err, &removed), errors.Is(err, engine.ErrGroupExists): // joined meanwhile
+		case err != nil:
+			return err
 		}
 	}
 	return nil
@@ -100,12 +138,15 @@ func (c *child) serve(ctx context.Context, cfg ChildConfig, requests *gob.Decode
 }
 
 func (c *child) answer(ctx context.Context, cfg ChildConfig, q *Request) Response {
-	if q.Op == opHealth {
-		return c.health()
+	switch q.Op {
+	case opHealth:
+		return c.health(cfg)
+	case opHog:
+		hog()
 	}
-	g := c.groups[q.Group]
-	if g == nil {
-		return Response{Outcome: Refused, Text: fmt.Sprintf("group %d does not run", q.Group)}
+	g, ok := c.store.Group(q.Group)
+	if !ok {
+		return Response{Outcome: Refused, Text: fmt.Sprintf("group %d does not run here", q.Group)}
 	}
 	var (
 		a     = Response{Outcome: Done}
@@ -114,7 +155,7 @@ func (c *child) answer(ctx context.Context, cfg ChildConfig, q *Request) Respons
 	)
 	switch q.Op {
 	case opWrite:
-		_, err = g.Propose(ctx, encodeCommand(q.Key, q.Value, int(q.Value*2654435761%uint64(cfg.Filler+1))))
+		_, err = g.Propose(ctx, encodeCommand(q.Key, q.Value, q.Again, int(q.Value*2654435761%uint64(cfg.Filler+1))))
 	case opRead:
 		if value, err = g.Read(ctx, q.Key); err == nil {
 			a.Value = value.(uint64)
@@ -123,8 +164,10 @@ func (c *child) answer(ctx context.Context, cfg ChildConfig, q *Request) Respons
 		if value, err = g.Read(ctx, stateQuery{}); err == nil {
 			a.State = value.(State)
 		}
-	case opLeader:
-		err = g.WaitLeader(ctx)
+	case opMembers, opAdd, opRemove, opReplace:
+		a.Members, err = change(ctx, g, q)
+	case opSnapshot:
+		_, err = g.Snapshot(ctx)
 	default:
 		err = fmt.Errorf("no such operation: %d", q.Op)
 	}
@@ -150,21 +193,75 @@ func outcome(err error) Outcome {
 	return Unknown
 }
 
-// health tells why the store or groups of it stopped.
-func (c *child) health() Response {
+// change takes a group to the membership that is asked for, and returns its voters.
+// It may be repeated.
+func change(ctx context.Context, g *engine.Group, q *Request) (voters []wire.StoreID, err error) {
+	// A replica that has just answered a read has applied every change that anybody
+	// was told of.
+	if _, err := g.Read(ctx, stateQuery{}); err != nil {
+		return nil, err
+	}
+	on := func(store wire.StoreID) wire.ReplicaID {
+		for _, m := range g.Membership().Members {
+			if m.Store == store {
+				return m.Replica
+			}
+		}
+		return 0
+	}
+	switch old := on(q.Old); {
+	case q.Op == opAdd, q.Op == opReplace && old == 0:
+		_, err = g.AddReplica(ctx, engine.Member{Store: q.Store})
+	case q.Op == opReplace:
+		_, err = g.ReplaceReplica(ctx, old, engine.Member{Store: q.Store})
+	case q.Op == opRemove && on(q.Store) != 0:
+		err = g.RemoveReplica(ctx, on(q.Store))
+	}
+	for _, m := range g.Membership().Members {
+		if m.Role == wire.Voter {
+			voters = append(voters, m.Store)
+		}
+	}
+	return voters, err
+}
+
+// hog takes memory until the kernel ends the process.
+func hog() {
+	var held [][]byte
+	for {
+		piece := make([]byte, mib)
+		for at := 0; at < len(piece); at += pageBytes {
+			piece[at] = 1
+		}
+		held = append(held, piece)
+		runtime.KeepAlive(held)
+	}
+}
+
+// health tells how the store is, and why it or groups of it stopped.
+func (c *child) health(cfg ChildConfig) Response {
 	m := c.store.Metrics()
-	a := Response{Outcome: Done, Made: m.SnapshotsMade, Installed: m.SnapshotsInstalled}
+	a := Response{Outcome: Done, Health: Health{
+		Leading: int(m.Leading), Made: m.SnapshotsMade, Installed: m.SnapshotsInstalled, Elections: m.Elections,
+		Joined: m.JoinedReplicas, Removed: m.RemovedReplicas, Refused: m.RefusedConnections}}
 	if err := c.store.Err(); err != nil {
 		a.Failed, a.Text = true, err.Error()
 	}
-	for id := wire.GroupID(1); int(id) <= len(c.groups); id++ {
-		g := c.groups[id]
-		if g == nil {
-			a.Damage = append(a.Damage, id)
+	h := &a.Health
+	for id := wire.GroupID(1); int(id) <= cfg.Groups; id++ {
+		g, ok := c.store.Group(id)
+		if !ok {
+			if c.damage[id] {
+				h.Damage = append(h.Damage, id)
+			}
 			continue
 		}
+		h.Hosted++
+		if g.Leader().Replica != 0 {
+			h.Led++
+		}
 		if err := g.Err(); damaged(err) {
-			a.Damage = append(a.Damage, id)
+			h.Damage = append(h.Damage, id)
 		} else if err != nil && a.Text == "" {
 			a.Text = err.Error()
 		}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -27,8 +28,18 @@ type ClusterConfig struct {
 	// means 40 for a store alone and 300 for others, some of which then need one
 	// after they were away.
 	SnapshotEntries uint64
+	// Voters is with how many of the stores groups begin, from the first on. Zero
+	// means all.
+	Voters int
 	// Listen has the address of each store when there are no proxies.
 	Listen []string
+	// Cluster is the id of the cluster. Zero means one that all tests share.
+	Cluster uint64
+	// TLS returns the files of a store. Nil means that connections are plain.
+	TLS func(store wire.StoreID) *TLSPaths
+	// Leases and Budget are those of ChildConfig.
+	Leases bool
+	Budget int64
 	// Wrap returns the command line in front of a store's. Nil means none.
 	Wrap func(store wire.StoreID) []string
 }
@@ -38,9 +49,13 @@ type Cluster struct {
 	cfg     ClusterConfig
 	proxies map[[2]wire.StoreID]*Proxy // by smaller and larger id
 
-	mu    sync.RWMutex // guards procs
+	mu    sync.RWMutex // guards the fields below
 	procs []*Process   // nil for those that do not run
+	wiped []bool       // stores whose directory was emptied once
 }
+
+// defaultCluster is the cluster id where none is given.
+const defaultCluster = 0xfa17
 
 // NewCluster makes a cluster, none of whose stores runs yet.
 func NewCluster(cfg ClusterConfig) (*Cluster, error) {
@@ -49,6 +64,12 @@ func NewCluster(cfg ClusterConfig) (*Cluster, error) {
 	}
 	if cfg.SegmentBytes == 0 {
 		cfg.SegmentBytes = 1 << 20
+	}
+	if cfg.Cluster == 0 {
+		cfg.Cluster = defaultCluster
+	}
+	if cfg.Voters == 0 {
+		cfg.Voters = len(cfg.Dirs)
 	}
 	if cfg.SnapshotEntries == 0 {
 		cfg.SnapshotEntries = 300
@@ -59,7 +80,8 @@ func NewCluster(cfg ClusterConfig) (*Cluster, error) {
 	if cfg.Filler == 0 {
 		cfg.Filler = 512
 	}
-	c := &Cluster{cfg: cfg, proxies: make(map[[2]wire.StoreID]*Proxy), procs: make([]*Process, len(cfg.Dirs))}
+	c := &Cluster{cfg: cfg, proxies: make(map[[2]wire.StoreID]*Proxy),
+		procs: make([]*Process, len(cfg.Dirs)), wiped: make([]bool, len(cfg.Dirs))}
 	if cfg.Listen != nil {
 		return c, nil
 	}
@@ -85,11 +107,38 @@ const (
 
 // Start starts one store that does not run.
 func (c *Cluster) Start(id wire.StoreID) error {
+	return c.start(id, false)
+}
+
+// StartWiped empties the directory of a store that does not run, and starts it as
+// one that has lost its disk.
+func (c *Cluster) StartWiped(id wire.StoreID) error {
+	if err := os.RemoveAll(c.Dir(id)); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.wiped[id-1] = true
+	c.mu.Unlock()
+	return c.start(id, true)
+}
+
+// Dir returns the directory of a store.
+func (c *Cluster) Dir(id wire.StoreID) string {
+	return filepath.Join(c.cfg.Dirs[id-1], fmt.Sprintf("store-%d", id))
+}
+
+func (c *Cluster) start(id wire.StoreID, lost bool) error {
+	c.mu.RLock()
+	joinOnly := c.wiped[id-1]
+	c.mu.RUnlock()
 	cfg := ChildConfig{
-		Store: id, Groups: c.cfg.Groups, Dir: filepath.Join(c.cfg.Dirs[id-1], fmt.Sprintf("store-%d", id)),
+		Cluster: c.cfg.Cluster, Store: id, Groups: c.cfg.Groups, Dir: c.Dir(id), DiskLost: lost, JoinOnly: joinOnly,
 		Listen: "127.0.0.1:0", Peers: make(map[wire.StoreID]string),
 		SegmentBytes: c.cfg.SegmentBytes, Tick: tickInterval, Filler: c.cfg.Filler,
-		SnapshotEntries: c.cfg.SnapshotEntries,
+		SnapshotEntries: c.cfg.SnapshotEntries, Leases: c.cfg.Leases, Budget: c.cfg.Budget,
+	}
+	if c.cfg.TLS != nil {
+		cfg.TLS = c.cfg.TLS(id)
 	}
 	if len(c.procs) == 1 {
 		cfg.Tick = tickIntervalAlone
@@ -99,7 +148,9 @@ func (c *Cluster) Start(id wire.StoreID) error {
 	}
 	for at := range c.procs {
 		peer := storeAt(at)
-		cfg.Members = append(cfg.Members, peer)
+		if at < c.cfg.Voters {
+			cfg.Members = append(cfg.Members, peer)
+		}
 		switch {
 		case peer == id:
 		case c.cfg.Listen != nil:
@@ -245,19 +296,34 @@ func (e *DivergedError) Error() string {
 }
 
 // Agree compares the replicas of all groups on the given stores, each at an
-// index that covers everything acknowledged.
+// index that covers everything acknowledged. Without stores it compares those that
+// vote in each group.
 //
 // REQUIRES: nothing is being written.
 func (c *Cluster) Agree(ctx context.Context, stores ...wire.StoreID) error {
 	for g := wire.GroupID(1); int(g) <= c.cfg.Groups; g++ {
-		if err := c.AgreeOn(ctx, g, stores...); err != nil {
+		on, err := c.hosts(ctx, g, stores)
+		if err != nil {
+			return err
+		}
+		if err := c.AgreeOn(ctx, g, on...); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// AgreeOn is Agree for one group.
+// hosts returns the stores that were given, or those that vote in a group.
+func (c *Cluster) hosts(ctx context.Context, g wire.GroupID, given []wire.StoreID) ([]wire.StoreID, error) {
+	if len(given) > 0 {
+		return given, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	return c.Members(ctx, g)
+}
+
+// AgreeOn is Agree for one group, on stores that have a replica of it.
 func (c *Cluster) AgreeOn(ctx context.Context, g wire.GroupID, stores ...wire.StoreID) error {
 	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
@@ -294,6 +360,40 @@ func (c *Cluster) AgreeOn(ctx context.Context, g wire.GroupID, stores ...wire.St
 		}
 	}
 }
+
+// Members returns the stores that vote in a group.
+func (c *Cluster) Members(ctx context.Context, g wire.GroupID) ([]wire.StoreID, error) {
+	return c.Change(ctx, Request{Op: opMembers, Group: g})
+}
+
+// Change has the leader of a group, whoever that is, change its members, and returns
+// its voters. It goes on until the change is in force, or ctx ends.
+func (c *Cluster) Change(ctx context.Context, q Request) ([]wire.StoreID, error) {
+	q.Timeout = changeTimeout
+	last := "no store runs"
+	for at := 0; ; at++ {
+		if p := c.Process(storeAt(at % len(c.procs))); p != nil {
+			a, err := p.Call(ctx, q)
+			switch {
+			case err == nil && a.Outcome == Done:
+				return a.Members, nil
+			case err != nil:
+				last = err.Error()
+			default:
+				last = a.Text
+				if a.Leader != 0 {
+					at = int(a.Leader) - 2 // whom the next round asks
+				}
+			}
+		}
+		if err := pause(ctx, retryInterval); err != nil {
+			return nil, fmt.Errorf("group %d: change of members: %w; the last answer was: %s", q.Group, err, last)
+		}
+	}
+}
+
+// changeTimeout is what one store is given for a change, before another is asked.
+const changeTimeout = 3 * time.Second
 
 // ask repeats a request that changes nothing until it is answered.
 func (c *Cluster) ask(ctx context.Context, id wire.StoreID, q Request) (Response, error) {

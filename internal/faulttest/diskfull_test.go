@@ -24,7 +24,7 @@ func TestDiskFull(t *testing.T) {
 		busy(t, c, l)
 		l.End()
 		healthy(t, c)
-		if err := l.ReadAll(t.Context(), c.Stores()); err != nil {
+		if err := l.ReadAll(t.Context(), c.Stores()...); err != nil {
 			t.Errorf("reads on a full disk: %v", err)
 		}
 		free()
@@ -75,7 +75,7 @@ func healthy(t *testing.T, c *Cluster) {
 	t.Helper()
 	h, err := c.Health(t.Context(), 1)
 	must(t, err)
-	if h.Failed || h.Text != "" || len(h.Damage) > 0 {
+	if h.Failed || h.Text != "" || len(h.Health.Damage) > 0 {
 		t.Fatalf("the store does not run as it should: %+v", h)
 	}
 }

@@ -40,7 +40,7 @@ var nemesis = []struct {
 		for {
 			h, err := c.Health(ctx, id)
 			must(t, err)
-			if h.Installed > 0 {
+			if h.Health.Installed > 0 {
 				return
 			}
 			must(t, pause(ctx, retryInterval))
@@ -127,6 +127,7 @@ func weather(c *Cluster, w func(from, to wire.StoreID) Weather) {
 func TestProcessHistories(t *testing.T) {
 	c, l := newCluster(t, ClusterConfig{Dirs: dirs(t.TempDir(), 3)}, 48)
 	must(t, c.StartAll())
+	l.Retries = true
 	goal := pick(10_000, 80_000, 2_000_000)
 	rng := rand.New(rand.NewPCG(uint64(goal), 0))
 	l.Begin()
@@ -148,6 +149,16 @@ func TestProcessHistories(t *testing.T) {
 	if spoilt == 0 || swapped == 0 || cuts == 0 {
 		t.Errorf("%d bits were flipped, %d chunks swapped, %d connections cut: some fault did not happen", spoilt, swapped, cuts)
 	}
+	again := uint64(0)
+	for g := wire.GroupID(1); int(g) <= c.cfg.Groups; g++ {
+		a, err := c.ask(t.Context(), 1, Request{Op: opState, Group: g, Timeout: settleTimeout})
+		must(t, err)
+		again += a.State.Again
+	}
+	if again == 0 {
+		t.Error("no write came twice to a state machine")
+	}
+	t.Logf("%d writes came again to their state machines", again)
 	t.Logf("%d rounds, %d operations in the history of %d keys; %d bits flipped, %d chunks swapped, %d connections cut",
 		rounds, l.History.Len(), l.lastKey, spoilt, swapped, cuts)
 }

@@ -17,6 +17,11 @@ import (
 // Load lasts over many rounds of faults; its clients run between Begin and End.
 type Load struct {
 	History History
+	// Moves says that groups change their members.
+	Moves bool
+	// Retries has every other client send a write again, under the same number, as
+	// long as its outcome is unknown, and sometimes without need.
+	Retries bool
 
 	cluster *Cluster
 	clients int
@@ -118,7 +123,7 @@ func (l *Load) one(ctx context.Context, client int, rng *rand.Rand) {
 	if read {
 		l.read(ctx, client, k, store)
 	} else {
-		l.write(ctx, client, k, store)
+		l.write(ctx, client, k, store, rng)
 	}
 }
 
@@ -164,24 +169,52 @@ func (l *Load) give(k *key, open bool) {
 	}
 }
 
-func (l *Load) write(ctx context.Context, client int, k *key, store wire.StoreID) {
-	value := l.values.Add(1)
-	began := l.History.Begin()
-	a, err := l.call(ctx, store, Request{Op: opWrite, Group: l.group(k.id), Key: k.id, Value: value, Timeout: callTimeout})
-	switch {
-	case err == errDown:
-	case err != nil || a.Outcome == Unknown:
-		l.History.MayHaveWritten(client, k.id, value, began)
-		l.give(k, true)
-		l.ended(ctx, l.group(k.id), a, err)
-		return
-	case a.Outcome == Done:
-		l.History.Wrote(client, k.id, value, began)
-		l.leaders[l.group(k.id)].Store(uint64(store))
+func (l *Load) write(ctx context.Context, client int, k *key, store wire.StoreID, rng *rand.Rand) {
+	q := Request{Op: opWrite, Group: l.group(k.id), Key: k.id, Value: l.values.Add(1), Timeout: callTimeout}
+	tries := 1
+	if l.Retries && client%2 == 0 {
+		q.Again, tries = true, maxTries
 	}
-	l.give(k, false)
-	l.ended(ctx, l.group(k.id), a, err)
+	began := l.History.Begin()
+	open := false // something may become of an attempt
+	for {
+		hurry := q.Again && tries == maxTries && rng.IntN(hurried) == 0
+		if q.Timeout = callTimeout; hurry {
+			q.Timeout = time.Millisecond
+		}
+		a, err := l.call(ctx, store, q)
+		if err == nil && a.Outcome == Done {
+			l.History.Wrote(client, k.id, q.Value, began)
+			l.leaders[q.Group].Store(uint64(store))
+			l.give(k, false)
+			l.ended(ctx, q.Group, a, nil)
+			return
+		}
+		open = open || err == nil && a.Outcome == Unknown || err != nil && err != errDown
+		if tries--; tries == 0 || !open || ctx.Err() != nil {
+			if open {
+				l.History.MayHaveWritten(client, k.id, q.Value, began)
+			}
+			l.give(k, open)
+			l.ended(ctx, q.Group, a, err)
+			return
+		}
+		if store = a.Leader; store == 0 && !hurry {
+			store = l.anyStore(rng)
+		} else if store == 0 {
+			store = l.leader(q.Group, rng)
+		}
+		_ = pause(ctx, retryInterval) // the next attempt sees the end of the round
+	}
 }
+
+const (
+	// maxTries is how often a client sends a write before it gives up.
+	maxTries = 8
+	// hurried is of how many writes that may be repeated one is given no time, so
+	// that it is sent again though the first attempt is well.
+	hurried = 16
+)
 
 func (l *Load) read(ctx context.Context, client int, k *key, store wire.StoreID) {
 	began := l.History.Begin()
@@ -265,19 +298,28 @@ func (l *Load) Done() int {
 }
 
 // ReadAll reads every key that was ever used once, on one of the given stores in
-// turn, so that the history shows what is left.
+// turn, so that the history shows what is left. Without stores it asks those that
+// vote in the key's group.
 //
 // REQUIRES: the clients do not run.
-func (l *Load) ReadAll(ctx context.Context, stores []wire.StoreID) error {
+func (l *Load) ReadAll(ctx context.Context, stores ...wire.StoreID) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*settleTimeout)
 	defer cancel()
+	on := make([][]wire.StoreID, l.cluster.cfg.Groups+1) // by group
+	for g := 1; g < len(on); g++ {
+		var err error
+		if on[g], err = l.cluster.hosts(ctx, wire.GroupID(g), stores); err != nil {
+			return err
+		}
+	}
 	const readers = 8
 	failed := make(chan error, readers)
 	for r := range readers {
 		go func() { // ends with its keys, or with ctx
 			for id := uint64(r) + 1; id <= l.lastKey; id += readers {
 				began := l.History.Begin()
-				store := stores[int(id/readers)%len(stores)]
+				hosts := on[l.group(id)]
+				store := hosts[int(id/readers)%len(hosts)]
 				a, err := l.cluster.ask(ctx, store, Request{Op: opRead, Group: l.group(id), Key: id, Timeout: settleTimeout})
 				if err != nil {
 					failed <- fmt.Errorf("store %d: read of key %d: %w", store, id, err)
@@ -301,8 +343,11 @@ func (l *Load) ReadAll(ctx context.Context, stores []wire.StoreID) error {
 //
 // REQUIRES: the clients do not run.
 func (l *Load) Verify(ctx context.Context) error {
-	stores := l.cluster.Stores()
-	if err := l.ReadAll(ctx, stores); err != nil {
+	var stores []wire.StoreID
+	if l.cluster.cfg.Voters == len(l.cluster.procs) && !l.Moves {
+		stores = l.cluster.Stores() // nobody else decides who has to have a replica
+	}
+	if err := l.ReadAll(ctx, stores...); err != nil {
 		return err
 	}
 	if err := l.cluster.Agree(ctx, stores...); err != nil {

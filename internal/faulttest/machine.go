@@ -26,9 +26,10 @@ type machine struct {
 
 // State is what replicas are compared by.
 type State struct {
-	Count uint64 // commands applied
+	Count uint64 // commands executed
 	Chain uint64 // digest of all of them, in order
-	Twice uint64 // commands whose value had been there before
+	Twice uint64 // of them, those whose value had been there before
+	Again uint64 // commands that were not executed, as they had been
 }
 
 // stateQuery asks a machine for its State; a uint64 asks for that register.
@@ -52,6 +53,10 @@ func (m *machine) Apply(entries []engine.Entry) error {
 			}
 		}
 		if m.seen[value] {
+			if c[commandHead-1] != 0 {
+				m.state.Again++
+				continue
+			}
 			m.state.Twice++
 		}
 		m.seen[value] = true
@@ -84,7 +89,10 @@ func (m *machine) Snapshot() (io.WriterTo, error) {
 // the values that were seen.
 func (m *machine) WriteTo(w io.Writer) (int64, error) {
 	le := binary.LittleEndian
-	b := le.AppendUint64(le.AppendUint64(le.AppendUint64(nil, m.state.Count), m.state.Chain), m.state.Twice)
+	var b []byte
+	for _, n := range []uint64{m.state.Count, m.state.Chain, m.state.Twice, m.state.Again} {
+		b = le.AppendUint64(b, n)
+	}
 	b = le.AppendUint64(b, uint64(len(m.registers)))
 	for _, key := range slices.Sorted(maps.Keys(m.registers)) {
 		b = le.AppendUint64(le.AppendUint64(b, key), m.registers[key])
@@ -109,7 +117,7 @@ func (m *machine) Restore(_ wire.Index, from io.Reader) error {
 		return binary.LittleEndian.Uint64(b[:])
 	}
 	*m = *newMachine()
-	m.state = State{Count: next(), Chain: next(), Twice: next()}
+	m.state = State{Count: next(), Chain: next(), Twice: next(), Again: next()}
 	for n := next(); err == nil && n > 0; n-- {
 		key := next()
 		m.registers[key] = next()
@@ -127,12 +135,17 @@ func (m *machine) Restore(_ wire.Index, from io.Reader) error {
 	return nil
 }
 
-// A command is a key, a value, and a filler that follows from the value.
-const commandHead = 16
+// A command is a key, a value, a byte that tells whether it may come again, and a
+// filler that follows from the value.
+const commandHead = 17
 
-func encodeCommand(key, value uint64, filler int) []byte {
+func encodeCommand(key, value uint64, again bool, filler int) []byte {
 	c := binary.LittleEndian.AppendUint64(make([]byte, 0, commandHead+filler), key)
 	c = binary.LittleEndian.AppendUint64(c, value)
+	c = append(c, 0)
+	if again {
+		c[commandHead-1] = 1
+	}
 	for at := range filler {
 		c = append(c, fillerByte(value, at))
 	}

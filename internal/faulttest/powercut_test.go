@@ -52,7 +52,7 @@ func powerCuts(t *testing.T, stores, rounds int) {
 			answers(t, l, 1+rng.IntN(300))
 			h, err := c.Health(t.Context(), 1)
 			must(t, err)
-			made += h.Made
+			made += h.Health.Made
 			v.cut()
 			l.End()
 		}

@@ -11,9 +11,11 @@ import (
 	"multiraft/wire"
 )
 
-// ChildConfig is what a child runs: one store with groups 1 to Groups, each of
-// which has a voter on every one of Members. Replica ids are store ids.
+// ChildConfig is what a child runs: one store with groups 1 to Groups. Each begins
+// with a voter on every one of Members, whose replica ids are their store ids; what
+// they have become since is in the log of the store.
 type ChildConfig struct {
+	Cluster      uint64
 	Store        wire.StoreID
 	Members      []wire.StoreID
 	Groups       int
@@ -27,26 +29,51 @@ type ChildConfig struct {
 	SnapshotEntries uint64
 	// Filler bounds the bytes that are added to each command.
 	Filler int
+	// TLS names the files with which the store proves who it is. Nil means that
+	// connections are plain.
+	TLS *TLSPaths
+	// Leases has reads be served by lease.
+	Leases bool
+	// Budget bounds the bytes of each kind that may wait in memory. Zero means what
+	// the engine has as default.
+	Budget int64
+	// DiskLost is engine.Config.DiskLost. JoinOnly has the store begin no group from
+	// Members, in every life after such a loss.
+	DiskLost, JoinOnly bool
+}
+
+// TLSPaths are files as transport.TLSFiles wants them.
+type TLSPaths struct {
+	Certificate, Key, Authorities string
 }
 
 type operation uint8
 
 const (
-	opWrite  operation = iota + 1 // of Value to Key
-	opRead                        // of Key, linearizable
-	opState                       // of Group, linearizable
-	opLeader                      // waits for a leader of Group
-	opHealth                      // why the store or its groups stopped
+	opWrite    operation = iota + 1 // of Value to Key
+	opRead                          // of Key, linearizable
+	opState                         // of Group, linearizable
+	opHealth                        // why the store or its groups stopped, and counters
+	opMembers                       // of Group, as its leader has them
+	opAdd                           // a voter of Group on Store
+	opRemove                        // the replica of Group on Store
+	opReplace                       // the replica of Group on Old by one on Store
+	opSnapshot                      // of Group, made now
+	opHog                           // takes memory until there is no more
 )
 
 // Request is one call of the parent. Timeout bounds it in the child.
 type Request struct {
-	ID      uint64
-	Op      operation
-	Group   wire.GroupID
-	Key     uint64
-	Value   uint64
-	Timeout time.Duration
+	ID    uint64
+	Op    operation
+	Group wire.GroupID
+	Key   uint64
+	Value uint64
+	// Again has the machine look whether it has executed the write before: the
+	// client may send it several times.
+	Again      bool
+	Store, Old wire.StoreID
+	Timeout    time.Duration
 }
 
 // Outcome says what is known of a request.
@@ -68,10 +95,23 @@ type Response struct {
 	Leader  wire.StoreID // that a refusal names
 	Failed  bool         // the store stopped, for this reason
 	Text    string       // error; of the first response the address
-	// Made and Installed count snapshots since the store was opened.
-	Made, Installed int64
+	// Members are the stores of a group, voters only.
+	Members []wire.StoreID
+	Health  Health
+}
+
+// Health is how a store is. What it counts begins when it was opened.
+type Health struct {
+	// Hosted are the groups that the store has a replica of, Led those of them
+	// whose leader it knows, Leading those that it leads.
+	Hosted, Led, Leading int
 	// Damage are the groups whose log is damaged.
 	Damage []wire.GroupID
+	// Made and Installed count snapshots.
+	Made, Installed int64
+	Elections       int64 // campaigns of replicas here
+	Joined, Removed int64 // replicas
+	Refused         int64 // connections
 }
 
 // sender writes values to a pipe from any goroutine.
