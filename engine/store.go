@@ -154,7 +154,7 @@ func open(cfg Config, serial bool) (*Store, error) {
 	s.waiters.New = func() any { return newWaiter() }
 	s.seeds.state.Store(cfg.Seed)
 	if cfg.Seed == 0 {
-		s.seeds.state.Store(rand.Uint64())
+		s.seeds.state.Store(rand.Uint64()) //gosec:disable G404 -- for time-outs, and for ids and nonces that only have to differ
 	}
 	if s.cfg.Clock == nil {
 		s.cfg.Clock = newSystemClock()

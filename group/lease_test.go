@@ -128,7 +128,9 @@ func TestPromiseOfAFormerLife(t *testing.T) {
 		}
 		n.g.Clock(n.c.now + 29)
 		receive(t, n, wire.Message{Kind: wire.Heartbeat, From: 2, Term: 1}) // a promise of 10 does not end it
-		n.g.ForgetLeader()
+		if err := n.g.ForgetLeader(); err != ErrPromised {
+			t.Errorf("leases %v: %v", leases, err)
+		}
 		if err := n.g.Campaign(); err != ErrPromised {
 			t.Errorf("leases %v: %v", leases, err)
 		}

@@ -148,7 +148,11 @@ func newRaw(b *testing.B) *raw {
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { f.Close() })
+	b.Cleanup(func() {
+		if err := f.Close(); err != nil {
+			b.Error(err)
+		}
+	})
 	r := &raw{f: f, buf: make([]byte, 4<<20)}
 	for off := int64(0); off < rawBytes; off += 1 << 20 {
 		if _, err := f.WriteAt(r.buf[:1<<20], off); err != nil {

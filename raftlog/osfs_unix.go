@@ -12,7 +12,7 @@ import (
 )
 
 func syncDir(dir string) error {
-	d, err := os.Open(dir)
+	d, err := os.Open(dir) //gosec:disable G304 -- the directory that the embedder keeps the log in
 	if err != nil {
 		return err
 	}
