@@ -344,7 +344,7 @@ func newScratch(cfg *Config) (*scratch, error) {
 			return nil, err
 		}
 	}
-	return s, os.MkdirAll(s.dir, 0o755)
+	return s, os.MkdirAll(s.dir, 0o700)
 }
 
 // remove removes what newScratch and the stores made.

@@ -165,7 +165,7 @@ func Crash(ctx context.Context, cfg CrashConfig, progress func(Update)) (*CrashR
 	}
 	cfg = cfg.WithDefaults()
 	if cfg.Seed == 0 {
-		cfg.Seed = uint64(rand.Uint32()) + 1
+		cfg.Seed = uint64(rand.Uint32()) + 1 //gosec:disable G404 -- which run it is, not a secret
 	}
 	dir, err := newScratch(&cfg.Config)
 	if err != nil {
@@ -178,7 +178,7 @@ func Crash(ctx context.Context, cfg CrashConfig, progress func(Update)) (*CrashR
 	c := &crasher{
 		cfg:      cfg,
 		progress: progress,
-		rng:      rand.New(rand.NewPCG(cfg.Seed, 0)),
+		rng:      rand.New(rand.NewPCG(cfg.Seed, 0)), //gosec:disable G404 -- runs of a seed are to be alike
 		report:   &CrashReport{Config: cfg.Config},
 		acked:    make([]bitmap, cfg.Groups),
 	}
@@ -370,7 +370,7 @@ func (c *crasher) start() (*crashChild, error) {
 		return nil, fmt.Errorf("pipe for acknowledgements: %w", err)
 	}
 	child := &crashChild{
-		cmd:      exec.Command(c.cfg.Child[0], c.cfg.Child[1:]...),
+		cmd:      exec.Command(c.cfg.Child[0], c.cfg.Child[1:]...), //gosec:disable G204 -- the caller names its own program
 		compared: make(chan *findings, 1),
 		ended:    make(chan struct{}),
 

@@ -316,7 +316,9 @@ func TestPipeRefusesNonsense(t *testing.T) {
 func TestTailBuffer(t *testing.T) {
 	var b tailBuffer
 	for i := range 10_000 {
-		fmt.Fprintf(&b, "line %d\n", i)
+		if _, err := fmt.Fprintf(&b, "line %d\n", i); err != nil {
+			t.Fatal(err)
+		}
 	}
 	text := b.String()
 	if len(text) > tailBytes || !strings.HasSuffix(text, "line 9999") {

@@ -36,9 +36,13 @@ func (p *pacer) wait(d time.Duration) {
 	// SyscallConn and not Fd, which would make the descriptor block.
 	conn, err := p.timer.SyscallConn()
 	if err == nil {
+		var set error
 		err = conn.Control(func(fd uintptr) {
-			unix.TimerfdSettime(int(fd), 0, &unix.ItimerSpec{Value: unix.NsecToTimespec(int64(d))}, nil)
+			set = unix.TimerfdSettime(int(fd), 0, &unix.ItimerSpec{Value: unix.NsecToTimespec(int64(d))}, nil)
 		})
+		if err == nil {
+			err = set // or the timer would never fire, and the read never return
+		}
 	}
 	var expirations [8]byte
 	if err == nil {

@@ -35,7 +35,8 @@ func Run(ctx context.Context, cfg Config, progress func(Update)) (*Report, error
 	}
 	cfg = cfg.WithDefaults()
 	if cfg.Seed == 0 {
-		cfg.Seed = uint64(rand.Uint32()) + 1 // short enough to be typed again
+		// Short enough to be typed again.
+		cfg.Seed = uint64(rand.Uint32()) + 1 //gosec:disable G404 -- which run it is, not a secret
 	}
 	defer tuneProcess(&cfg)()
 	dir, err := newScratch(&cfg)
