@@ -22,7 +22,9 @@ const (
 	streamOperator
 )
 
-func newRandom(seed, stream uint64) random { return random{rand.New(rand.NewPCG(seed, stream))} }
+func newRandom(seed, stream uint64) random {
+	return random{rand.New(rand.NewPCG(seed, stream))} //gosec:disable G404 -- a seed is a run
+}
 
 // chance is true with probability p.
 func (r random) chance(p float64) bool { return p > 0 && r.Float64() < p }
