@@ -60,7 +60,7 @@ func ExampleSnapshotter() {
 		fmt.Println(err)
 		return
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }() // it is of this example alone
 	if err := exportAndStart(context.Background(), dir); err != nil {
 		fmt.Println(err)
 	}

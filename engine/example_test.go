@@ -31,7 +31,7 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }() // it is of this example alone
 
 	ctx := context.Background()
 	store, err := engine.Open(engine.Config{Cluster: 1, ID: 1, Dir: dir, Listen: "127.0.0.1:0"})
@@ -70,7 +70,7 @@ func ExampleStore_ProposeBatch() {
 		fmt.Println(err)
 		return
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }() // it is of this example alone
 
 	ctx := context.Background()
 	store, err := engine.Open(engine.Config{Cluster: 1, ID: 1, Dir: dir, Listen: "127.0.0.1:0"})
@@ -78,7 +78,6 @@ func ExampleStore_ProposeBatch() {
 		fmt.Println(err)
 		return
 	}
-	defer store.Close()
 	var groups []*engine.Group
 	for _, cfg := range []engine.GroupConfig{{ID: 1}, {ID: 2}, {ID: 3}} {
 		cfg.Members = []engine.Member{{Replica: 1, Store: 1}}
@@ -107,8 +106,10 @@ func ExampleStore_ProposeBatch() {
 		return
 	}
 	fmt.Println(batch.Len(), "commands,", batch.Err())
+	fmt.Println(store.Close())
 	// Output:
 	// 4 commands, <nil>
+	// <nil>
 }
 
 // A store whose certificate, key and authorities are in files, which may be
