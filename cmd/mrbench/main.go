@@ -44,12 +44,17 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return bench.ExitOK
 	}
-	fmt.Fprintf(stderr, "mrbench: %v\n", err)
 	if usage {
-		fmt.Fprintln(stderr, "mrbench --help shows commands and flags.")
+		say(stderr, "mrbench: %v\nmrbench --help shows commands and flags.\n", err)
 		return bench.ExitUsage
 	}
+	say(stderr, "mrbench: %v\n", err)
 	return bench.ExitCode(err)
+}
+
+// say tells people something.
+func say(stderr io.Writer, format string, args ...any) {
+	_, _ = fmt.Fprintf(stderr, format, args...) // there is nobody else to tell
 }
 
 // warmupFlag is the one flag whose zero can be said in a configuration, as
@@ -299,7 +304,7 @@ func openOutput(json string, stdout, stderr io.Writer) (*output, error) {
 	}
 	_, err := os.Lstat(json)
 	made := errors.Is(err, fs.ErrNotExist)
-	f, err := os.OpenFile(json, os.O_WRONLY|os.O_CREATE, 0o666)
+	f, err := os.OpenFile(json, os.O_WRONLY|os.O_CREATE, 0o666) //gosec:disable G302,G304 -- a report is for everybody, and goes where the flag says
 	if err != nil {
 		return nil, err
 	}

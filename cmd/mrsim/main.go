@@ -55,14 +55,19 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case err == nil:
 		return exitOK
 	case errors.Is(err, errViolation):
-		fmt.Fprintf(stderr, "mrsim: %v\n", err)
+		say(stderr, "mrsim: %v\n", err)
 		return exitViolation
 	case usage:
-		fmt.Fprintf(stderr, "mrsim: %v\nmrsim --help shows the flags.\n", err)
+		say(stderr, "mrsim: %v\nmrsim --help shows the flags.\n", err)
 		return exitUsage
 	}
-	fmt.Fprintf(stderr, "mrsim: %v\n", err)
+	say(stderr, "mrsim: %v\n", err)
 	return exitOther
+}
+
+// say tells people something.
+func say(stderr io.Writer, format string, args ...any) {
+	_, _ = fmt.Fprintf(stderr, format, args...) // there is nobody else to tell
 }
 
 // options are the flags that are not of the campaign itself.
@@ -225,7 +230,7 @@ func (o *options) progress() func(sim.Progress) {
 			return
 		}
 		next = p.Wall + o.progressEvery
-		fmt.Fprintf(o.stderr, "%v: %d of %d seeds, %.2f cluster-hours per CPU-minute, violations: %d\n",
+		say(o.stderr, "%v: %d of %d seeds, %.2f cluster-hours per CPU-minute, violations: %d\n",
 			p.Wall.Round(time.Second), p.Done, p.Seeds, p.Rate, p.Violations)
 	}
 }

@@ -16,7 +16,8 @@ type Plan struct {
 	Faults time.Duration
 	// Stores and Groups pin the size of the cluster. Zero leaves it to the seed.
 	Stores, Groups int
-	// Trace receives the readable trace. Nil means none.
+	// Trace receives the readable trace. Nil means none. Errors of it are not looked
+	// at: one that may fail is to remember that, as a [bufio.Writer] does.
 	Trace io.Writer
 	// History is told the operations of a run when the run is over, in the order in
 	// which they began. Nil means nobody is.

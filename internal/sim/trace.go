@@ -26,7 +26,8 @@ func (t *trace) on() bool { return t.out != nil }
 // note writes a line of the readable trace.
 func (c *cluster) note(format string, args ...any) {
 	if c.trace.on() {
-		fmt.Fprintf(c.trace.out, "%12.6f  %s\n", c.now.Seconds(), fmt.Sprintf(format, args...))
+		// Whoever gave the writer is told what it cannot take.
+		_, _ = fmt.Fprintf(c.trace.out, "%12.6f  %s\n", c.now.Seconds(), fmt.Sprintf(format, args...))
 	}
 }
 

@@ -33,7 +33,7 @@ func run(args []string, stderr io.Writer) int {
 	pkg := flags.String("package", "", "the package to write `files` for: wire or group")
 	out := flags.String("out", ".", "the `directory` to write to")
 	flags.Usage = func() {
-		fmt.Fprint(stderr, usage)
+		say(stderr, usage)
 		flags.PrintDefaults()
 	}
 	switch err := flags.Parse(args); {
@@ -47,10 +47,15 @@ func run(args []string, stderr io.Writer) int {
 		return 2
 	}
 	if err := write(*pkg, *out); err != nil {
-		fmt.Fprintf(stderr, "mrgen: %v\n", err)
+		say(stderr, "mrgen: %v\n", err)
 		return 1
 	}
 	return 0
+}
+
+// say tells people something.
+func say(stderr io.Writer, format string, args ...any) {
+	_, _ = fmt.Fprintf(stderr, format, args...) // there is nobody else to tell
 }
 
 func write(pkg, dir string) error {
@@ -63,10 +68,10 @@ func write(pkg, dir string) error {
 			continue
 		}
 		path := filepath.Join(dir, o.Name)
-		if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, o.Text) {
+		if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, o.Text) { //gosec:disable G304 -- below the directory of the flag
 			continue
 		}
-		if err := os.WriteFile(path, o.Text, 0o644); err != nil {
+		if err := os.WriteFile(path, o.Text, 0o644); err != nil { //gosec:disable G306 -- source code, which everybody may read
 			return err
 		}
 	}
