@@ -78,7 +78,8 @@ const (
 
 // NewDisk serves a disk of some size below the directory dir.
 func NewDisk(dir string, size int64, seed uint64) (*Disk, error) {
-	d := &Disk{path: filepath.Join(dir, "disk"), data: make([]byte, size), durable: make([]byte, size), rng: rand.New(rand.NewPCG(seed, 2))}
+	rng := rand.New(rand.NewPCG(seed, 2)) //gosec:disable G404 -- faults, not secrets
+	d := &Disk{path: filepath.Join(dir, "disk"), data: make([]byte, size), durable: make([]byte, size), rng: rng}
 	d.resumed = sync.NewCond(&d.mu)
 	var err error
 	d.server, err = fs.Mount(dir, &diskRoot{disk: d}, &fs.Options{MountOptions: fuse.MountOptions{DirectMount: true, FsName: "faulttest", MaxWrite: mib}})

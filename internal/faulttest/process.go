@@ -81,8 +81,9 @@ func StartProcess(wrap []string, cfg ChildConfig) (*Process, error) {
 		return nil, errors.Join(err, childIn.Close(), stdin.Close())
 	}
 	line := append(append([]string(nil), wrap...), self, "-test.run=^$")
+	cmd := exec.Command(line[0], line[1:]...) //gosec:disable G204 -- this test itself, below a tool that a rig names
 	p := &Process{
-		cmd: exec.Command(line[0], line[1:]...), stdin: stdin, requests: newSender(stdin), pidfd: -1,
+		cmd: cmd, stdin: stdin, requests: newSender(stdin), pidfd: -1,
 		ended: make(chan struct{}), waited: make(chan struct{}), waiting: make(map[uint64]chan Response),
 	}
 	p.cmd.Env = append(os.Environ(), childEnv+"="+string(text), "GOMAXPROCS=2")

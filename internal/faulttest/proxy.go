@@ -48,7 +48,8 @@ func NewProxy(seed uint64) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Proxy{listener: l, conns: make(map[net.Conn]bool), rng: rand.New(rand.NewPCG(seed, 1)), change: make(chan struct{})}
+	rng := rand.New(rand.NewPCG(seed, 1)) //gosec:disable G404 -- weather, not a secret
+	p := &Proxy{listener: l, conns: make(map[net.Conn]bool), rng: rng, change: make(chan struct{})}
 	p.weather[0].Store(&Weather{})
 	p.weather[1].Store(&Weather{})
 	p.pumps.Add(1)

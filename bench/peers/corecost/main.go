@@ -73,7 +73,7 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case errors.Is(err, flag.ErrHelp):
 		return exitOK
 	case err != nil:
-		fmt.Fprintf(stderr, "corecost: %v\nA list of flags: -help\n", err)
+		say(stderr, "corecost: %v\nA list of flags: -help\n", err)
 		return exitUsage
 	}
 	r, err := measure(ctx, cfg, stderr)
@@ -82,12 +82,17 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	switch {
 	case err != nil:
-		fmt.Fprintf(stderr, "corecost: %v\n", err)
+		say(stderr, "corecost: %v\n", err)
 		return exitOther
 	case r.short() > 0:
 		return exitShort
 	}
 	return exitOK
+}
+
+// say tells people something.
+func say(to io.Writer, format string, args ...any) {
+	_, _ = fmt.Fprintf(to, format, args...) // there is nobody else to tell
 }
 
 // parse reads the flags. Help, when asked for, goes to stdout.
@@ -102,7 +107,7 @@ func parse(args []string, stdout io.Writer) (config, error) {
 	err := flags.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
 		flags.SetOutput(stdout)
-		fmt.Fprint(stdout, usage)
+		say(stdout, usage)
 		flags.PrintDefaults()
 	}
 	if err != nil {
@@ -146,7 +151,7 @@ func measure(ctx context.Context, cfg config, progress io.Writer) (r *report, er
 	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
 	files := make([]string, len(programs))
 	for i, p := range programs {
-		fmt.Fprintf(progress, "build %s\n", p.library)
+		say(progress, "build %s\n", p.library)
 		if files[i], err = p.compile(ctx, module, tmp); err != nil {
 			return nil, err
 		}
@@ -170,7 +175,7 @@ func measure(ctx context.Context, cfg config, progress io.Writer) (r *report, er
 		}
 		o := judge(row, figures)
 		r.Rows = append(r.Rows, o)
-		fmt.Fprintf(progress, "%2d/%d %s: 1/%.1f\n", n+1, len(list), row.title, o.Ratio)
+		say(progress, "%2d/%d %s: 1/%.1f\n", n+1, len(list), row.title, o.Ratio)
 	}
 	return r, nil
 }
@@ -184,7 +189,7 @@ func write(r *report, json string, stdout, stderr io.Writer) error {
 	case "-":
 		return errors.Join(r.writeText(stderr), r.writeJSON(stdout))
 	}
-	f, err := os.Create(json)
+	f, err := os.Create(json) //gosec:disable G304 -- the report goes where the flag says
 	if err != nil {
 		return errors.Join(r.writeText(stdout), err)
 	}

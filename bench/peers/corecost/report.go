@@ -130,35 +130,42 @@ func (r *report) writeText(w io.Writer) error {
 	if cpu != "" {
 		cpu = ", " + cpu
 	}
-	fmt.Fprintf(w, "%s/%s, %d CPUs%s, %s; medians of %d interleaved rounds of %s\n\n", m.OS, m.Arch, m.CPUs, cpu, m.Go, r.Rounds, r.Sample)
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprint(tw, "operation\t")
+	var b strings.Builder // takes every write
+	fmt.Fprintf(&b, "%s/%s, %d CPUs%s, %s; medians of %d interleaved rounds of %s\n\n", m.OS, m.Arch, m.CPUs, cpu, m.Go, r.Rounds, r.Sample)
+	tw := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	_, _ = io.WriteString(tw, r.table()) // to the Builder
+	_ = tw.Flush()                       // as above
+	verdict := "all rows ok"
+	if n := r.short(); n > 0 {
+		verdict = fmt.Sprintf("%d of %d rows fall short", n, len(r.Rows))
+	}
+	fmt.Fprintf(&b, "\n%s\n", verdict)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// table is the rows, with a tab behind each cell.
+func (r *report) table() string {
+	var b strings.Builder
+	b.WriteString("operation\t")
 	if len(r.Rows) > 0 {
 		for _, f := range r.Rows[0].Figures {
-			fmt.Fprintf(tw, "%s\t", f.Library)
+			fmt.Fprintf(&b, "%s\t", f.Library)
 		}
 	}
-	fmt.Fprint(tw, "ratio\trequired\t\n")
+	b.WriteString("ratio\trequired\t\n")
 	for _, o := range r.Rows {
-		fmt.Fprintf(tw, "%s\t", o.Title)
+		fmt.Fprintf(&b, "%s\t", o.Title)
 		for _, f := range o.Figures {
-			fmt.Fprintf(tw, "%s\t", f.text(o.Unit))
+			fmt.Fprintf(&b, "%s\t", f.text(o.Unit))
 		}
 		verdict := "ok"
 		if len(o.Short) > 0 {
 			verdict = "short: " + strings.Join(o.Short, "; ")
 		}
-		fmt.Fprintf(tw, "1/%.1f\t%s\t%s\n", o.Ratio, o.Required, verdict)
+		fmt.Fprintf(&b, "1/%.1f\t%s\t%s\n", o.Ratio, o.Required, verdict)
 	}
-	if err := tw.Flush(); err != nil {
-		return err
-	}
-	verdict := "all rows ok"
-	if n := r.short(); n > 0 {
-		verdict = fmt.Sprintf("%d of %d rows fall short", n, len(r.Rows))
-	}
-	_, err := fmt.Fprintf(w, "\n%s\n", verdict)
-	return err
+	return b.String()
 }
 
 // text is a figure as the table shows it: "3,399 ns 17".
