@@ -118,7 +118,7 @@ func writeCheckpoint(l *Log) (bool, error) {
 // begin notes where recovery will go on: what is copied later may include more,
 // but not less.
 func (j *checkpointJob) begin(l *Log) (err error) {
-	j.name = numberedName(l.o.Dir, checkpointPrefix, j.newest+1)
+	j.name = l.o.numberedName(checkpointPrefix, j.newest+1)
 	if j.file, err = l.o.FS.Create(j.name + temporarySuffix); err != nil {
 		return err
 	}
@@ -184,7 +184,7 @@ func (j *checkpointJob) finish(l *Log) error {
 	if old == 0 {
 		return nil
 	}
-	return l.o.FS.Remove(numberedName(l.o.Dir, checkpointPrefix, old))
+	return l.o.FS.Remove(l.o.numberedName(checkpointPrefix, old))
 }
 
 // fail gives up the job. The next one comes after as much log again.
@@ -336,7 +336,7 @@ func (r *recovery) loadCheckpoint() (place, error) {
 	o := &r.l.o
 	for i := len(r.checkpoints) - 1; i >= 0; i-- {
 		number := r.checkpoints[i]
-		name := numberedName(o.Dir, checkpointPrefix, number)
+		name := o.numberedName(checkpointPrefix, number)
 		r.l.upkeep.checkpoint.newest = max(r.l.upkeep.checkpoint.newest, number)
 		if r.sequence != 0 {
 			r.temporary = append(r.temporary, name) // a newer one is in use

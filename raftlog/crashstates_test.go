@@ -9,6 +9,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -686,8 +687,14 @@ func TestCrashStates(t *testing.T) {
 		depth.states.Combined, depth.lives, depth.nested, depth.killed = 3, 3, 200, 100
 		seeds, least = 1, 3_000
 	}
-	// Nearly all memory is garbage, and little of it is kept.
+	// Nearly all memory is garbage, and little of it is kept. Samples of it, which
+	// are taken in case somebody asks for a profile, cost a tenth of the time.
 	defer debug.SetGCPercent(debug.SetGCPercent(800))
+	if flag.Lookup("test.memprofile").Value.String() == "" {
+		rate := runtime.MemProfileRate
+		runtime.MemProfileRate = 0
+		defer func() { runtime.MemProfileRate = rate }()
+	}
 	var mu sync.Mutex
 	total, ran := crashFacts{calls: make(map[string]int)}, 0
 	t.Run("all", func(t *testing.T) {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"path/filepath"
 	"sync"
 
 	"github.com/cespare/xxhash/v2"
@@ -96,7 +95,7 @@ func loadIdentity(o *Options, hasLog bool) (*identityFile, error) {
 	var copies [2]identityCopy
 	var errs [2]error
 	for i, name := range identityNames {
-		errs[i] = readIdentity(o.FS, filepath.Join(o.Dir, name), &copies[i])
+		errs[i] = readIdentity(o.FS, o.path(name), &copies[i])
 		if errs[i] != nil && !errors.Is(errs[i], fs.ErrNotExist) && !errors.Is(errs[i], errBadIdentity) {
 			return nil, fmt.Errorf("%s: %w", name, errs[i])
 		}
@@ -150,7 +149,7 @@ func (f *identityFile) settle() error {
 	if !f.found || f.o.NoSync {
 		return nil
 	}
-	path := filepath.Join(f.o.Dir, identityNames[1-f.target])
+	path := f.o.path(identityNames[1-f.target])
 	file, err := f.o.FS.Open(path)
 	if err != nil {
 		return err
@@ -216,7 +215,7 @@ func (f *identityFile) reach(segment uint32) error {
 func (f *identityFile) write() error {
 	f.generation++
 	name := identityNames[f.target]
-	if err := writeFile(f.o, filepath.Join(f.o.Dir, name), f.encode()); err != nil {
+	if err := writeFile(f.o, f.o.path(name), f.encode()); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	f.target = 1 - f.target

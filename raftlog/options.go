@@ -4,6 +4,8 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
+	"os"
+	"path/filepath"
 	"runtime"
 
 	"multiraft/wire"
@@ -117,7 +119,18 @@ func (o *Options) Validate() error {
 	return errors.Join(errs...)
 }
 
+// path returns the path of a file of the log.
+//
+// REQUIRES: Dir is clean, as withDefaults leaves it.
+func (o *Options) path(base string) string {
+	if os.IsPathSeparator(o.Dir[len(o.Dir)-1]) {
+		return o.Dir + base // the root
+	}
+	return o.Dir + string(filepath.Separator) + base
+}
+
 func (o Options) withDefaults() Options {
+	o.Dir = filepath.Clean(o.Dir)
 	if o.FS == nil {
 		o.FS = OSFS{}
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"path/filepath"
 	"runtime"
 	"slices"
 
@@ -36,7 +35,7 @@ func Open(o Options) (*Log, error) {
 	if err := makeOwnDir(o.FS, o.Dir); err != nil {
 		return nil, err
 	}
-	lock, err := o.FS.Lock(filepath.Join(o.Dir, lockName))
+	lock, err := o.FS.Lock(o.path(lockName))
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", o.Dir, err)
 	}
@@ -121,7 +120,7 @@ func (r *recovery) list() error {
 		return err
 	}
 	for _, base := range names {
-		path := filepath.Join(o.Dir, base)
+		path := o.path(base)
 		if n, ok := parseName(base, segmentPrefix); ok && n > 0 && n <= 1<<32-1 {
 			f, err := o.FS.Open(path)
 			if err != nil {
@@ -206,16 +205,17 @@ func (r *recovery) scanFrom(from place) error {
 		return nil
 	}
 	newest := r.newest.seg.number
-	var list []*segment
+	var table, list []*segment
 	for _, seg := range r.segments {
 		if seg.number >= r.oldest && seg.number <= newest {
 			seg.size = r.l.o.SegmentBytes
-			r.l.table.Store(r.l.table.Load().with(seg))
+			table = append(table, seg)
 			if seg.number >= from.segment && seg.number < newest {
 				list = append(list, seg)
 			}
 		}
 	}
+	r.l.table.Store(&segmentTable{table})
 	following, err := r.firstSequences(list)
 	if err != nil {
 		return err

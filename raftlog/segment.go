@@ -3,9 +3,7 @@ package raftlog
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -74,18 +72,36 @@ const (
 	temporarySuffix  = ".tmp" // of files that are not complete yet
 )
 
-func numberedName(dir, prefix string, number uint64) string {
-	return filepath.Join(dir, prefix+fmt.Sprintf("%016x", number))
+// numberDigits is how many digits the number in a name has.
+const numberDigits = 16
+
+// numberedName returns the path of a file with a number.
+func (o *Options) numberedName(prefix string, number uint64) string {
+	var digits [numberDigits]byte
+	for i := len(digits) - 1; i >= 0; i-- {
+		digits[i] = "0123456789abcdef"[number&15]
+		number >>= 4
+	}
+	return o.path(prefix + string(digits[:]))
 }
 
 // parseName returns the number in a name made by numberedName.
 func parseName(base, prefix string) (number uint64, ok bool) {
 	digits, ok := strings.CutPrefix(base, prefix)
-	if !ok || len(digits) != 16 {
+	if !ok || len(digits) != numberDigits {
 		return 0, false
 	}
-	number, err := strconv.ParseUint(digits, 16, 64)
-	return number, err == nil && numberedName("", prefix, number) == base
+	for _, c := range []byte(digits) {
+		switch {
+		case '0' <= c && c <= '9':
+			number = number<<4 | uint64(c-'0')
+		case 'a' <= c && c <= 'f':
+			number = number<<4 | uint64(c-'a'+10)
+		default:
+			return 0, false
+		}
+	}
+	return number, true
 }
 
 const (
@@ -114,8 +130,11 @@ type spares struct {
 	next    uint64 // number of the next spare
 	filling *spare
 	filled  int64
-	zeros   []byte
 }
+
+// zeroPiece is never written to. It takes no memory: all of its pages are the
+// system's one page of zeros.
+var zeroPiece [fillPieceBytes]byte
 
 type spare struct {
 	name string
@@ -163,17 +182,14 @@ func (s *spares) fill() (bool, error) {
 			return false, nil
 		}
 		s.next++
-		name := numberedName(s.o.Dir, sparePrefix, s.next)
+		name := s.o.numberedName(sparePrefix, s.next)
 		f, err := s.o.FS.Create(name + temporarySuffix)
 		if err != nil {
 			return false, s.fillFailed(err)
 		}
 		s.filling, s.filled = &spare{name, f}, 0
 	}
-	if s.zeros == nil {
-		s.zeros = make([]byte, min(fillPieceBytes, s.o.SegmentBytes))
-	}
-	piece := s.zeros[:min(int64(len(s.zeros)), s.o.SegmentBytes-s.filled)]
+	piece := zeroPiece[:min(fillPieceBytes, s.o.SegmentBytes-s.filled)]
 	if _, err := s.filling.file.WriteAt(piece, s.filled); err != nil {
 		return false, s.fillFailed(err)
 	}
@@ -234,7 +250,7 @@ func (s *spares) recycle(seg *segment) error {
 		}
 	}
 	s.next++
-	name := numberedName(s.o.Dir, sparePrefix, s.next)
+	name := s.o.numberedName(sparePrefix, s.next)
 	if err := s.rename(seg.name, name); err != nil {
 		return errors.Join(err, seg.file.Close())
 	}
@@ -245,7 +261,7 @@ func (s *spares) recycle(seg *segment) error {
 // activate makes a file the segment with the number, durably. Without a spare
 // the segment starts empty and grows, which is slower, but only until the next.
 func (s *spares) activate(number uint32) (*segment, error) {
-	seg := &segment{number: number, name: numberedName(s.o.Dir, segmentPrefix, uint64(number)), size: s.o.SegmentBytes}
+	seg := &segment{number: number, name: s.o.numberedName(segmentPrefix, uint64(number)), size: s.o.SegmentBytes}
 	if sp, ok := s.take(); ok {
 		seg.file = sp.file
 		if err := s.rename(sp.name, seg.name); err != nil {

@@ -1,9 +1,6 @@
 package vfs
 
-import (
-	"maps"
-	"slices"
-)
+import "slices"
 
 // Source is where a crash takes its chances from. Seeded by the test.
 type Source interface {
@@ -85,25 +82,24 @@ func (c *crash) below(n int64) int64 { return int64(c.source.Uint64() % uint64(n
 
 // dir clones what survives of a directory and everything under it.
 func (c *crash) dir(d *dir, into *MemFS, name string) *dir {
-	entries := maps.Clone(d.durable)
+	entries := slices.Clone(d.durable)
 	for _, op := range d.pending {
 		if !c.chance(c.options.EntriesLost) {
-			op.apply(entries)
+			op.apply(&entries)
 		}
 	}
-	clone := newDir()
+	clone := new(dir)
 	into.dirs[name] = clone
-	for _, base := range slices.Sorted(maps.Keys(entries)) {
-		e := entries[base]
+	for i := range entries {
+		e := &entries[i]
 		if e.dir != nil {
-			e = entry{dir: c.dir(e.dir, into, join(name, base))}
+			e.dir = c.dir(e.dir, into, join(name, e.base))
 		} else {
-			e = entry{file: c.file(e.file)}
+			e.file = c.file(e.file)
 			e.file.names++
 		}
-		clone.visible[base] = e
-		clone.durable[base] = e
 	}
+	clone.visible, clone.durable = entries, slices.Clone(entries)
 	return clone
 }
 
@@ -117,8 +113,8 @@ func (c *crash) file(n *inode) *inode {
 	c.clones[n] = clone
 	c.order = append(c.order, n)
 
-	for _, i := range slices.Sorted(maps.Keys(n.dropped)) {
-		clone.poke(n.dropped[i][:], i*SectorBytes)
+	for i, old := range n.dropped { // order does not matter: each is its own sector
+		clone.poke(old[:], i*SectorBytes)
 	}
 	c.sectors(n, clone)
 	clone.size = c.size(n, clone)
@@ -129,6 +125,9 @@ func (c *crash) file(n *inode) *inode {
 
 // sectors decides what each unsynced sector of n holds in clone.
 func (c *crash) sectors(n, clone *inode) {
+	if len(n.preSectors) == 0 {
+		return
+	}
 	// The sectors in the order of their first write, and the pre-images of each.
 	var order []int64
 	versions := make(map[int64][]int)
@@ -137,9 +136,6 @@ func (c *crash) sectors(n, clone *inode) {
 			order = append(order, i)
 		}
 		versions[i] = append(versions[i], k)
-	}
-	if len(order) == 0 {
-		return
 	}
 	// kept is how many of order are kept; the one at kept is torn, and the rest
 	// lost, when the file meets one fate.

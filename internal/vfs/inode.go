@@ -3,17 +3,20 @@ package vfs
 import (
 	"bytes"
 	"math/bits"
+	"slices"
+	"sync/atomic"
 )
 
 // SectorBytes is what a disk writes whole, in most cases.
 const SectorBytes = 512
 
 const (
-	// chunkBytes is the unit of copy-on-write between a file and its clones.
-	chunkBytes = 4 << 10
-	// maxFileBytes bounds the table of chunks, 16 MiB, that a write far out
+	// chunkBytes is the unit of copy-on-write between a file and its clones. It is
+	// a sector: most writes are of a few, and whole.
+	chunkBytes = SectorBytes
+	// maxFileBytes bounds the table of chunks, 96 MiB, that a write far out
 	// allocates.
-	maxFileBytes = 4 << 30
+	maxFileBytes = 2 << 30
 	// maxPreImages bounds the versions of sectors kept beyond the first, which
 	// is always kept: a file that is never synced may be written over and over.
 	maxPreImages = 1 << 14
@@ -21,15 +24,20 @@ const (
 
 type chunk [chunkBytes]byte
 
-// chunkRef is a chunk and whether this inode alone may write to it (F3).
+// chunkRef is a chunk and whether this inode alone may write to it (F3): nobody
+// else has it, as content or as a pre-image.
 type chunkRef struct {
 	*chunk // nil: zeros
 	owned  bool
+	// sum is that of the chunk, 0 when nobody has asked for it. The table may be
+	// that of several inodes, so it is loaded and stored as a whole.
+	sum uint64
 }
 
 // inode is the content of a file. Its file system's lock guards it.
 type inode struct {
 	chunks []chunkRef
+	shared bool // another inode has the same table of chunks
 	size   int64
 	names  int // visible names
 	opens  int // open files
@@ -37,8 +45,7 @@ type inode struct {
 	// Since the last sync: what each sector held before each write. A sector's
 	// first pre-image is what is durable.
 	preSectors []int64
-	preAt      []int32  // per preSectors: where in preBytes, noBytes for zeros
-	preBytes   []byte   // SectorBytes for each that is not zeros
+	preChunks  []*chunk // per preSectors; never nil, never written to
 	dirty      []uint64 // bit set of sectors with a pre-image
 	extra      int      // pre-images beyond a sector's first
 
@@ -46,16 +53,11 @@ type inode struct {
 	minSize     int64 // least size since the last sync
 
 	// dropped holds what is durable of sectors whose write-back failed.
-	dropped map[int64]*[SectorBytes]byte
+	dropped map[int64]*chunk
 }
 
-var (
-	zeroSector [SectorBytes]byte
-	zeroChunk  chunk
-)
-
-// noBytes is the place of a pre-image that is all zeros.
-const noBytes = -1
+// zeroChunk is never written to.
+var zeroChunk chunk
 
 // hole says whether chunk c is zeros that take no memory.
 func (n *inode) hole(c int64) bool {
@@ -64,28 +66,58 @@ func (n *inode) hole(c int64) bool {
 
 // sector returns what sector i holds. The slice is only for reading.
 func (n *inode) sector(i int64) []byte {
-	c := i * SectorBytes / chunkBytes
-	if n.hole(c) {
-		return zeroSector[:]
+	if n.hole(i) {
+		return zeroChunk[:]
 	}
-	o := i * SectorBytes % chunkBytes
-	return n.chunks[c].chunk[o : o+SectorBytes]
+	return n.chunks[i].chunk[:]
 }
 
-// own returns chunk c for writing.
-func (n *inode) own(c int64) *chunk {
-	for int64(len(n.chunks)) <= c {
-		n.chunks = append(n.chunks, chunkRef{})
+// sectorSum returns the checksum of sector i, which is kept: sectors are summed
+// up far more often than they change.
+func (n *inode) sectorSum(i int64) uint64 {
+	if n.hole(i) {
+		return 0
+	}
+	ref := &n.chunks[i]
+	sum := atomic.LoadUint64(&ref.sum)
+	if sum == 0 {
+		sum = sectorSum(i, ref.chunk[:])
+		atomic.StoreUint64(&ref.sum, sum)
+	}
+	return sum
+}
+
+// own returns chunk c for writing. Whoever writes all of it needs nothing of what
+// it was.
+func (n *inode) own(c int64, all bool) *chunk {
+	n.unshare()
+	if more := c + 1 - int64(len(n.chunks)); more > 0 {
+		n.chunks = slices.Grow(n.chunks, int(more))[:c+1]
 	}
 	ref := &n.chunks[c]
 	if !ref.owned {
 		fresh := new(chunk)
-		if ref.chunk != nil {
+		if ref.chunk != nil && !all {
 			*fresh = *ref.chunk
 		}
-		*ref = chunkRef{fresh, true}
+		*ref = chunkRef{chunk: fresh, owned: true}
 	}
+	ref.sum = 0
 	return ref.chunk
+}
+
+// unshare gets a table of chunks that belongs to n alone.
+func (n *inode) unshare() {
+	if !n.shared {
+		return
+	}
+	n.shared = false
+	table := make([]chunkRef, len(n.chunks))
+	for i := range table {
+		from := &n.chunks[i]
+		table[i] = chunkRef{chunk: from.chunk, sum: atomic.LoadUint64(&from.sum)}
+	}
+	n.chunks = table
 }
 
 // poke writes bytes without keeping pre-images and without changing the size.
@@ -95,7 +127,7 @@ func (n *inode) poke(p []byte, off int64) {
 		at := off % chunkBytes
 		k := min(len(p), int(chunkBytes-at))
 		if c := off / chunkBytes; !n.hole(c) || !bytes.Equal(p[:k], zeroChunk[:k]) {
-			copy(n.own(c)[at:], p[:k])
+			copy(n.own(c, k == chunkBytes)[at:], p[:k])
 		}
 		p, off = p[k:], off+int64(k)
 	}
@@ -148,7 +180,7 @@ func (n *inode) keep(off, end int64) {
 				// A new write makes the sector dirty again, and what it falls
 				// back to is what is on disk, not what was visible.
 				delete(n.dropped, i)
-				n.addPreImage(i, old[:])
+				n.addPreImage(i, old)
 				continue
 			}
 		case n.extra == maxPreImages:
@@ -156,29 +188,22 @@ func (n *inode) keep(off, end int64) {
 		default:
 			n.extra++
 		}
-		if n.hole(i * SectorBytes / chunkBytes) {
-			n.preSectors = append(n.preSectors, i)
-			n.preAt = append(n.preAt, noBytes)
+		if n.hole(i) {
+			n.addPreImage(i, &zeroChunk)
 		} else {
-			n.addPreImage(i, n.sector(i))
+			n.unshare()
+			n.chunks[i].owned = false // what comes goes into another chunk
+			n.addPreImage(i, n.chunks[i].chunk)
 		}
 	}
 }
 
-func (n *inode) addPreImage(i int64, sector []byte) {
-	n.preSectors = append(n.preSectors, i)
-	n.preAt = append(n.preAt, int32(len(n.preBytes)/SectorBytes))
-	n.preBytes = append(n.preBytes, sector...)
+func (n *inode) addPreImage(i int64, c *chunk) {
+	n.preSectors, n.preChunks = append(n.preSectors, i), append(n.preChunks, c)
 }
 
 // preImage returns the k-th pre-image. The slice is only for reading.
-func (n *inode) preImage(k int) []byte {
-	at := int(n.preAt[k])
-	if at == noBytes {
-		return zeroSector[:]
-	}
-	return n.preBytes[at*SectorBytes : (at+1)*SectorBytes]
-}
+func (n *inode) preImage(k int) []byte { return n.preChunks[k][:] }
 
 // truncate sets the size.
 func (n *inode) truncate(size int64) {
@@ -199,12 +224,13 @@ func (n *inode) truncate(size int64) {
 func (n *inode) cut(size int64) {
 	whole := (size + chunkBytes - 1) / chunkBytes
 	if whole < int64(len(n.chunks)) {
+		n.unshare()
 		clear(n.chunks[whole:])
 		n.chunks = n.chunks[:whole]
 	}
 	if rest := size % chunkBytes; rest != 0 && whole <= int64(len(n.chunks)) && n.chunks[whole-1].chunk != nil {
 		if behind := n.chunks[whole-1].chunk[rest:]; !bytes.Equal(behind, zeroChunk[:len(behind)]) {
-			clear(n.own(whole - 1)[rest:])
+			clear(n.own(whole-1, false)[rest:])
 		}
 	}
 }
@@ -221,27 +247,28 @@ func (n *inode) sync() {
 // The size stays unsynced.
 func (n *inode) drop() {
 	if n.dropped == nil {
-		n.dropped = make(map[int64]*[SectorBytes]byte)
+		n.dropped = make(map[int64]*chunk)
 	}
 	for k, i := range n.preSectors {
 		if _, ok := n.dropped[i]; !ok { // the first pre-image is the durable one
-			n.dropped[i] = (*[SectorBytes]byte)(append([]byte(nil), n.preImage(k)...))
+			n.dropped[i] = n.preChunks[k]
 		}
 	}
 	n.clean()
 }
 
-// keepCapacity is how much room for pre-images a file holds on to.
-const keepCapacity = 1 << 20
+// keepCapacity is for how many pre-images a file holds on to the room.
+const keepCapacity = 1 << 10
 
 // clean forgets all pre-images.
 func (n *inode) clean() {
 	for _, i := range n.preSectors {
 		n.dirty[i/64] &^= 1 << (i % 64)
 	}
-	n.preSectors, n.preAt, n.preBytes, n.extra = n.preSectors[:0], n.preAt[:0], n.preBytes[:0], 0
-	if cap(n.preBytes) > keepCapacity {
-		n.preSectors, n.preAt, n.preBytes = nil, nil, nil
+	clear(n.preChunks)
+	n.preSectors, n.preChunks, n.extra = n.preSectors[:0], n.preChunks[:0], 0
+	if cap(n.preChunks) > keepCapacity {
+		n.preSectors, n.preChunks = nil, nil
 	}
 }
 
@@ -265,30 +292,30 @@ func (n *inode) unsynced() int {
 
 // flip inverts bits of the byte at off, visible and durable alike.
 func (n *inode) flip(off int64, mask byte) {
-	n.own(off / chunkBytes)[off%chunkBytes] ^= mask
+	n.own(off/chunkBytes, false)[off%chunkBytes] ^= mask
 	i, o := off/SectorBytes, off%SectorBytes
 	for k, s := range n.preSectors {
 		if s != i {
 			continue
 		}
-		if n.preAt[k] == noBytes {
-			n.preAt[k] = int32(len(n.preBytes) / SectorBytes)
-			n.preBytes = append(n.preBytes, zeroSector[:]...)
-		}
-		n.preImage(k)[o] ^= mask
+		n.preChunks[k] = flipped(n.preChunks[k], o, mask)
 	}
 	if old, ok := n.dropped[i]; ok {
-		old[o] ^= mask
+		n.dropped[i] = flipped(old, o, mask)
 	}
 }
 
+// flipped returns a copy of a chunk, which others may have as well, with bits of
+// one byte inverted.
+func flipped(c *chunk, o int64, mask byte) *chunk {
+	fresh := *c
+	fresh[o] ^= mask
+	return &fresh
+}
+
 // share returns an inode with the same visible content, all of it durable. Both
-// copy a chunk before they write to it from here on.
+// copy the table and a chunk before they write to it from here on.
 func (n *inode) share() *inode {
-	for i := range n.chunks {
-		n.chunks[i].owned = false
-	}
-	c := &inode{chunks: append([]chunkRef(nil), n.chunks...), size: n.size}
-	c.durableSize, c.minSize = c.size, c.size
-	return c
+	n.shared = true
+	return &inode{chunks: n.chunks, shared: true, size: n.size, durableSize: n.size, minSize: n.size}
 }

@@ -4,11 +4,10 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"maps"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"multiraft/raftlog"
@@ -28,11 +27,12 @@ type Options struct {
 
 // MemFS is a file system in memory. See the package comment.
 type MemFS struct {
+	hook  atomic.Pointer[Hook]
+	calls atomic.Uint64
+	delay atomic.Uint64
+
 	mu      sync.Mutex // guards everything below, and all that hangs on root
 	options Options
-	hook    Hook
-	calls   uint64
-	delay   uint64
 	used    int64 // sizes of all files, also of removed ones that are open
 	root    *dir
 	dirs    map[string]*dir // visible directories by clean name
@@ -48,13 +48,9 @@ type entry struct {
 // dir is a directory: its visible names, its durable ones, and what led from
 // these to those.
 type dir struct {
-	visible map[string]entry
-	durable map[string]entry
+	visible names
+	durable names
 	pending []entryOp
-}
-
-func newDir() *dir {
-	return &dir{visible: make(map[string]entry), durable: make(map[string]entry)}
 }
 
 // entryOp is a change of one directory: e loses the name from and gets the name
@@ -66,25 +62,25 @@ type entryOp struct {
 }
 
 // apply makes the change, on entries that need not be those it was made on.
-func (op entryOp) apply(entries map[string]entry) {
-	if op.from != "" && entries[op.from] == op.e {
-		delete(entries, op.from)
+func (op entryOp) apply(entries *names) {
+	if op.from != "" && entries.of(op.from) == op.e {
+		entries.drop(op.from)
 	}
 	if op.to != "" {
-		entries[op.to] = op.e
+		entries.set(op.to, op.e)
 	}
 }
 
 // change makes a change that is visible at once and durable after SyncDir.
 func (d *dir) change(op entryOp) {
-	op.apply(d.visible)
+	op.apply(&d.visible)
 	d.pending = append(d.pending, op)
 }
 
 // New returns an empty file system with the directories "/" and ".", which are
 // the same.
 func New(o Options) *MemFS {
-	m := &MemFS{options: o, root: newDir(), dirs: make(map[string]*dir), locks: make(map[string]bool)}
+	m := &MemFS{options: o, root: new(dir), dirs: make(map[string]*dir), locks: make(map[string]bool)}
 	m.dirs["/"] = m.root
 	return m
 }
@@ -93,9 +89,11 @@ var _ raftlog.FS = (*MemFS)(nil)
 
 // SetHook makes h see all calls from now on; nil ends that.
 func (m *MemFS) SetHook(h Hook) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.hook = h
+	if h == nil {
+		m.hook.Store(nil)
+		return
+	}
+	m.hook.Store(&h)
 }
 
 // SetCapacity changes the capacity; zero means no limit.
@@ -113,20 +111,10 @@ func (m *MemFS) Used() int64 {
 }
 
 // Calls returns the number of calls so far, which is the Call of the last [Op].
-func (m *MemFS) Calls() uint64 {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.calls
-}
+func (m *MemFS) Calls() uint64 { return m.calls.Load() }
 
 // TakeDelay returns the sum of the delays of faults since it was last called.
-func (m *MemFS) TakeDelay() uint64 {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	d := m.delay
-	m.delay = 0
-	return d
-}
+func (m *MemFS) TakeDelay() uint64 { return m.delay.Swap(0) }
 
 // Unsynced returns how many sectors and directory entries a crash may take.
 func (m *MemFS) Unsynced() (sectors, entries int) {
@@ -175,19 +163,14 @@ func (m *MemFS) DropCaches() {
 
 // begin counts a call and asks the hook about it.
 func (m *MemFS) begin(op Op) Fault {
-	m.mu.Lock()
-	m.calls++
-	op.Call = m.calls
-	hook := m.hook
-	m.mu.Unlock()
+	op.Call = m.calls.Add(1)
+	hook := m.hook.Load()
 	if hook == nil {
 		return Fault{}
 	}
-	f := hook(op)
+	f := (*hook)(op)
 	if f.Delay != 0 {
-		m.mu.Lock()
-		m.delay += f.Delay
-		m.mu.Unlock()
+		m.delay.Add(f.Delay)
 	}
 	return f
 }
@@ -234,7 +217,7 @@ func (m *MemFS) whyNoDir(name string) error {
 		parent, base := filepath.Split(name)
 		name = clean(parent)
 		if d := m.dirs[name]; d != nil {
-			if d.visible[base].file != nil {
+			if d.visible.of(base).file != nil {
 				return syscall.ENOTDIR
 			}
 			break
@@ -249,7 +232,7 @@ func (m *MemFS) find(op, name string) (*inode, error) {
 	if err != nil {
 		return nil, err
 	}
-	e, ok := d.visible[base]
+	e, ok := d.visible.get(base)
 	if !ok {
 		return nil, &fs.PathError{Op: op, Path: name, Err: fs.ErrNotExist}
 	}
@@ -279,10 +262,10 @@ func (m *MemFS) mkdirAll(name string) error {
 		return err
 	}
 	d := m.dirs[clean(parent)]
-	if _, ok := d.visible[base]; ok {
+	if _, ok := d.visible.find(base); ok {
 		return &fs.PathError{Op: "mkdir", Path: name, Err: syscall.ENOTDIR}
 	}
-	e := entry{dir: newDir()}
+	e := entry{dir: new(dir)}
 	d.change(entryOp{to: base, e: e})
 	m.dirs[name] = e.dir
 	return nil
@@ -310,9 +293,10 @@ func (m *MemFS) Create(name string) (raftlog.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := d.visible[base].file
+	old := d.visible.of(base)
+	n := old.file
 	switch {
-	case d.visible[base].dir != nil:
+	case old.dir != nil:
 		return nil, &fs.PathError{Op: "create", Path: name, Err: syscall.EISDIR}
 	case n != nil:
 		m.used -= n.size
@@ -399,7 +383,7 @@ func (m *MemFS) Rename(from, to string) error {
 	if d == toDir && base == toBase {
 		return nil
 	}
-	old := toDir.visible[toBase]
+	old := toDir.visible.of(toBase)
 	if old.dir != nil {
 		return &fs.PathError{Op: "rename", Path: to, Err: fs.ErrExist}
 	}
@@ -427,7 +411,7 @@ func (m *MemFS) List(name string) ([]string, error) {
 	if d == nil {
 		return nil, &fs.PathError{Op: "list", Path: name, Err: m.whyNoDir(clean(name))}
 	}
-	return slices.Sorted(maps.Keys(d.visible)), nil
+	return d.visible.bases(), nil
 }
 
 // SyncDir makes the entries of a directory durable.
@@ -442,7 +426,7 @@ func (m *MemFS) SyncDir(name string) error {
 		return &fs.PathError{Op: "syncdir", Path: name, Err: m.whyNoDir(clean(name))}
 	}
 	for _, op := range d.pending {
-		op.apply(d.durable)
+		op.apply(&d.durable)
 	}
 	clear(d.pending) // lets go of removed files
 	d.pending = d.pending[:0]
@@ -461,13 +445,13 @@ func (m *MemFS) Lock(name string) (io.Closer, error) {
 		return nil, err
 	}
 	key := clean(name)
-	if d.visible[base].dir != nil {
+	if d.visible.of(base).dir != nil {
 		return nil, &fs.PathError{Op: "lock", Path: name, Err: syscall.EISDIR}
 	}
 	if m.locks[key] {
 		return nil, &fs.PathError{Op: "lock", Path: name, Err: raftlog.ErrLocked}
 	}
-	if _, ok := d.visible[base]; !ok {
+	if _, ok := d.visible.find(base); !ok {
 		d.change(entryOp{to: base, e: entry{file: &inode{names: 1}}})
 	}
 	m.locks[key] = true

@@ -183,7 +183,7 @@ func (f *spaceFile) unsynced() bool {
 func (d *dirtySector) fill(n *inode, versions []int) {
 	now := n.sector(d.index)
 	valid := min(SectorBytes, n.size-d.index*SectorBytes) // the rest is behind the end
-	d.sum = sectorSum(d.index, now)
+	d.sum = n.sectorSum(d.index)
 	seen := [][]byte{now}
 	add := func(to *[]holding, what string, b []byte) {
 		b = bytes.Clone(b)
@@ -198,7 +198,7 @@ func (d *dirtySector) fill(n *inode, versions []int) {
 		add(&d.common, "old", n.preImage(k))
 	}
 	old := n.preImage(versions[0])
-	add(&d.common, "zeros", zeroSector[:])
+	add(&d.common, "zeros", zeroChunk[:])
 	add(&d.common, "noise", noise(d.index))
 
 	mixed := make([]byte, SectorBytes)
@@ -271,15 +271,15 @@ func (s *State) build() {
 
 func (s *State) walk(d *dir, path string) {
 	s.dirs = append(s.dirs, path)
-	entries := maps.Clone(d.durable)
+	entries := slices.Clone(d.durable)
 	for i, op := range s.space.ops {
 		if op.dir == d && s.kept[i] {
-			op.op.apply(entries)
+			op.op.apply(&entries)
 		}
 	}
-	for _, base := range slices.Sorted(maps.Keys(entries)) {
-		name := join(path, base)
-		if e := entries[base]; e.dir != nil {
+	for _, e := range entries {
+		name := join(path, e.base)
+		if e.dir != nil {
 			s.walk(e.dir, name)
 		} else {
 			s.names = append(s.names, stateName{name, xxhash.Sum64String(name), s.space.file(e.file)})
@@ -471,20 +471,15 @@ func (f *spaceFile) fateSum(fate fate) uint64 {
 // changes is a subtraction and an addition.
 func (n *inode) sum() uint64 {
 	sum := uint64(n.size) * 0x9e3779b97f4a7c15
-	for c, ref := range n.chunks {
-		if ref.chunk == nil {
-			continue
-		}
-		for o := 0; o < chunkBytes; o += SectorBytes {
-			sum += sectorSum(int64(c*chunkBytes+o)/SectorBytes, ref.chunk[o:o+SectorBytes])
-		}
+	for i := range n.chunks {
+		sum += n.sectorSum(int64(i))
 	}
 	return sum
 }
 
 // sectorSum is zero for zeros, which need not be stored.
 func sectorSum(index int64, b []byte) uint64 {
-	if bytes.Equal(b, zeroSector[:]) {
+	if bytes.Equal(b, zeroChunk[:]) {
 		return 0
 	}
 	return mix(uint64(index)+1, xxhash.Sum64(b))
@@ -535,10 +530,9 @@ func (s *State) Clone() *MemFS {
 	for _, path := range s.dirs {
 		// Parents come before what is in them.
 		if parent, base := cutBase(path); base != "" {
-			d := &dir{visible: make(map[string]entry, len(s.names)), durable: make(map[string]entry, len(s.names))}
+			d := &dir{visible: make(names, 0, len(s.names))}
 			m.dirs[path] = d
-			m.dirs[parent].visible[base] = entry{dir: d}
-			m.dirs[parent].durable[base] = entry{dir: d}
+			m.dirs[parent].visible.set(base, entry{dir: d})
 		}
 	}
 	var made map[*spaceFile]*inode // of files with two names
@@ -563,8 +557,10 @@ func (s *State) Clone() *MemFS {
 		}
 		n.names++
 		parent, base := cutBase(name.path)
-		m.dirs[parent].visible[base] = entry{file: n}
-		m.dirs[parent].durable[base] = entry{file: n}
+		m.dirs[parent].visible.set(base, entry{file: n})
+	}
+	for _, d := range m.dirs { // order does not matter: each is its own
+		d.durable = slices.Clone(d.visible)
 	}
 	return m
 }
@@ -640,13 +636,12 @@ func (f *fork) dir(d *dir) *dir {
 	if c != nil {
 		return c
 	}
-	c = newDir()
+	c = &dir{visible: slices.Clone(d.visible), durable: slices.Clone(d.durable)}
 	f.dirs[d] = c
-	for base, e := range d.visible { // nor here
-		c.visible[base] = f.entry(e)
-	}
-	for base, e := range d.durable { // nor here
-		c.durable[base] = f.entry(e)
+	for _, entries := range [...]names{c.visible, c.durable} {
+		for i := range entries {
+			entries[i].entry = f.entry(entries[i].entry)
+		}
 	}
 	for _, op := range d.pending {
 		op.e = f.entry(op.e)
@@ -668,16 +663,10 @@ func (f *fork) entry(e entry) entry {
 		f.inodes[e.file] = n
 		from := e.file
 		n.names = from.names
-		n.preSectors, n.preAt, n.preBytes = slices.Clone(from.preSectors), slices.Clone(from.preAt), slices.Clone(from.preBytes)
+		n.preSectors, n.preChunks = slices.Clone(from.preSectors), slices.Clone(from.preChunks)
 		n.dirty, n.extra = slices.Clone(from.dirty), from.extra
 		n.durableSize, n.minSize = from.durableSize, from.minSize
-		for i, old := range from.dropped {
-			if n.dropped == nil {
-				n.dropped = make(map[int64]*[SectorBytes]byte)
-			}
-			kept := *old
-			n.dropped[i] = &kept
-		}
+		n.dropped = maps.Clone(from.dropped)
 	}
 	return entry{file: n}
 }
@@ -688,9 +677,9 @@ func (m *MemFS) Sums(dir string) map[string]uint64 {
 	defer m.mu.Unlock()
 	sums := make(map[string]uint64)
 	if d := m.dirs[clean(dir)]; d != nil {
-		for base, e := range d.visible { // order does not matter: each is its own
+		for _, e := range d.visible {
 			if e.file != nil {
-				sums[base] = e.file.sum()
+				sums[e.base] = e.file.sum()
 			}
 		}
 	}

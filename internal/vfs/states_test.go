@@ -15,9 +15,9 @@ func everything(t *testing.T, m *MemFS, o StateOptions) map[string]string {
 	m.States(o, func(s *State) {
 		clone := s.Clone()
 		var b strings.Builder
-		for _, name := range slices.Sorted(maps.Keys(clone.dirs["/"].visible)) {
-			if clone.dirs["/"].visible[name].file != nil {
-				fmt.Fprintf(&b, "%s=%q ", name, mustContent(t, clone, name))
+		for _, e := range clone.dirs["/"].visible {
+			if e.file != nil {
+				fmt.Fprintf(&b, "%s=%q ", e.base, mustContent(t, clone, e.base))
 			}
 		}
 		if sectors, entries := clone.Unsynced(); sectors+entries > 0 {
