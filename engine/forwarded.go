@@ -91,7 +91,7 @@ func (w *worker) takeForwarded(r *replica, m *wire.Message) (own bool, err error
 		w.refuseForwarded(r, m, reason)
 		return false, nil
 	}
-	q := s.remotes.Get().(*remote)
+	q := s.remotes.get()
 	q.replica, q.peer, q.origin, q.context, q.left = r, set.peers[at], m.From, m.Context, count
 	pending := s.pendings.get()
 	if cap(q.pendings) < count {
@@ -166,7 +166,7 @@ func (q *remote) ProposalsDone(done []*Pending) {
 		clear(q.pendings)
 		q.replica, q.message = nil, wire.Message{}
 		if cap(q.pendings) <= maxApplyEntries && cap(q.results) <= maxResultBytes {
-			s.remotes.Put(q)
+			s.remotes.put(q)
 		}
 	}
 }

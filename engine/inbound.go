@@ -31,7 +31,7 @@ type inbox struct {
 //
 //mr:hotpath
 func (s *Store) handleFrame(from wire.StoreID, payload []byte) {
-	in := s.inboxes.Get().(*inbox)
+	in := s.inboxes.get()
 	in.reader.Reset(payload)
 	in.slots = in.slots[:0]
 	s.mu.RLock()
@@ -105,7 +105,7 @@ func (s *Store) handleFrame(from wire.StoreID, payload []byte) {
 	s.mu.RUnlock()
 	s.sched.SetBatch(in.slots, flagMessage)
 	in.answers.flush(s)
-	s.inboxes.Put(in)
+	s.inboxes.put(in)
 }
 
 // noMailbox takes what belongs into no mailbox.

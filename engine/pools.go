@@ -108,3 +108,39 @@ func (p *slicePool[T]) put(s []T) {
 	}
 	p.mu.Unlock()
 }
+
+// objectPool recycles objects that refer to their store. It goes with the store,
+// as a sync.Pool does not: the runtime lists those that were used, and with them
+// all that can be reached from them, until the second collection after that.
+type objectPool[T any] struct {
+	mu   sync.Mutex
+	free []*T
+}
+
+// maxFreeObjects bounds what a pool keeps: as many as are ever used at a time,
+// one per connection or a few per group that is forwarded to.
+const maxFreeObjects = 64
+
+//mr:hotpath
+func (p *objectPool[T]) get() *T {
+	p.mu.Lock()
+	n := len(p.free)
+	if n == 0 {
+		p.mu.Unlock()
+		return new(T)
+	}
+	object := p.free[n-1]
+	p.free[n-1] = nil
+	p.free = p.free[:n-1]
+	p.mu.Unlock()
+	return object
+}
+
+//mr:hotpath
+func (p *objectPool[T]) put(object *T) {
+	p.mu.Lock()
+	if len(p.free) < maxFreeObjects {
+		p.free = append(p.free, object)
+	}
+	p.mu.Unlock()
+}

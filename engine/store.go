@@ -54,9 +54,9 @@ type Store struct {
 	blocks   slicePool[byte]
 	pendings slicePool[*Pending]
 	batches  batchPool
-	inboxes  sync.Pool
-	remotes  sync.Pool
-	waiters  sync.Pool
+	inboxes  objectPool[inbox]
+	remotes  objectPool[remote]
+	waiters  *sync.Pool       // of *waiter; apart, so that the runtime does not keep the store with it
 	ackSlots []scheduler.Slot // owned by durable
 
 	heldMu sync.Mutex // guards held, and replica.held
@@ -149,9 +149,7 @@ func open(cfg Config, serial bool) (*Store, error) {
 	s.joins.until = make(map[wire.GroupID]uint64)
 	s.blocks.maxCap = 2 * maxBlockBytes
 	s.pendings.maxCap = 16 << 10
-	s.inboxes.New = func() any { return &inbox{} }
-	s.remotes.New = func() any { return &remote{} }
-	s.waiters.New = func() any { return newWaiter() }
+	s.waiters = &sync.Pool{New: func() any { return newWaiter() }}
 	s.seeds.state.Store(cfg.Seed)
 	if cfg.Seed == 0 {
 		s.seeds.state.Store(rand.Uint64()) //gosec:disable G404 -- for time-outs, and for ids and nonces that only have to differ

@@ -28,9 +28,16 @@ const (
 	exitOther     = 3 // anything else, an interrupt among it
 )
 
+// softMemory is where the collector begins to run as often as it takes. What runs hold
+// for certain is limited by --max-heap.
+const softMemory = 1 << 30
+
 func main() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400) // runs are small and short-lived: room is cheaper than collecting
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(softMemory)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	go func() {
@@ -76,6 +83,7 @@ type options struct {
 	minutes                 float64
 	json, trace, cpu        string
 	quiet, singleSeed, hunt bool
+	maxHeap                 uint64
 	campaign                sim.Campaign
 	stdout, stderr          io.Writer
 	progressEvery           time.Duration
@@ -126,6 +134,7 @@ Exit codes: 0 all promises were kept; 1 one was broken; 2 a wrong flag or value;
 	f.IntVar(&c.Workers, "workers", 0, "clusters to run at a time; 0 is one per processor")
 	f.IntVar(&c.Replay, "replay", 0, "run every so manieth seed twice and compare; 0 runs none twice")
 	f.IntVar(&c.MaxViolations, "max-violations", 0, "stop when so many seeds have failed; 0 is 20")
+	f.Uint64Var(&o.maxHeap, "max-heap", 0, "end runs when the process holds so many MiB; 0 is 512 for each cluster at a time")
 	f.BoolVar(&o.quiet, "quiet", false, "show no progress")
 	f.StringVar(&o.cpu, "cpu-profile", "", "write a processor profile to this file")
 	plantedFlags(f, &o)
@@ -147,6 +156,10 @@ func (o *options) settle(changed func(string) bool) error {
 	if o.trace == "-" && o.json == "-" {
 		faults = append(faults, errors.New("--trace and --json: cannot both be standard output"))
 	}
+	if o.maxHeap > 1<<40 {
+		faults = append(faults, fmt.Errorf("--max-heap: %d must be at most %d", o.maxHeap, uint64(1<<40)))
+	}
+	c.Plan.MaxHeap = o.maxHeap << 20
 	const most = 24 * 60
 	if !(o.minutes > 0 && o.minutes <= most) { // not a number is neither
 		faults = append(faults, fmt.Errorf("--minutes: %v must be above 0 and at most %d", o.minutes, most))
@@ -230,7 +243,7 @@ func (o *options) progress() func(sim.Progress) {
 			return
 		}
 		next = p.Wall + o.progressEvery
-		say(o.stderr, "%v: %d of %d seeds, %.2f cluster-hours per CPU-minute, violations: %d\n",
-			p.Wall.Round(time.Second), p.Done, p.Seeds, p.Rate, p.Violations)
+		say(o.stderr, "%v: %d of %d seeds, %.2f cluster-hours per CPU-minute, %d MiB, violations: %d\n",
+			p.Wall.Round(time.Second), p.Done, p.Seeds, p.Rate, p.Heap>>20, p.Violations)
 	}
 }

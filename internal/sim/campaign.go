@@ -12,7 +12,8 @@ import (
 
 // Campaign is many runs of one plan, each under a seed of its own.
 type Campaign struct {
-	// Plan of each run, but for its seed. Its Trace must be nil.
+	// Plan of each run, but for its seed. Its Trace must be nil. Its MaxHeap is 512 MiB
+	// for each run at a time if it is zero.
 	Plan Plan
 	// From is the first seed, Seeds is how many.
 	From  uint64
@@ -36,6 +37,8 @@ type Progress struct {
 	Wall        time.Duration
 	// Rate is simulated cluster-hours per minute of processor time.
 	Rate float64
+	// Heap is the most bytes that the process was seen to hold behind a run.
+	Heap uint64
 }
 
 // Found is a seed that broke a promise.
@@ -60,7 +63,9 @@ type Summary struct {
 	// CPU is the processor time of this process meanwhile, replays and collector
 	// included; the wall time of the workers on systems that do not tell it.
 	CPU, Wall time.Duration
-	Counts    Counts
+	// Heap is the most bytes that the process was seen to hold behind a run.
+	Heap   uint64
+	Counts Counts
 	// Shape is of the run when there was one.
 	Shape string
 	// Found are the violations by seed.
@@ -93,6 +98,9 @@ func (c Campaign) Run(ctx context.Context) (Summary, error) {
 	workers := c.Workers
 	if workers == 0 {
 		workers = runtime.GOMAXPROCS(0)
+	}
+	if c.Plan.MaxHeap == 0 {
+		c.Plan.MaxHeap = defaultMaxHeap * uint64(min(workers, c.Seeds))
 	}
 	if c.MaxViolations == 0 {
 		c.MaxViolations = defaultMaxViolations
@@ -192,6 +200,7 @@ func (r *campaignRun) one(ctx context.Context) bool {
 	if replay {
 		s.Replayed++
 	}
+	s.Heap = max(s.Heap, heap())
 	s.Events += report.Events
 	s.Virtual += report.Virtual
 	s.Counts.Add(&report.Counts)
@@ -204,7 +213,7 @@ func (r *campaignRun) one(ctx context.Context) bool {
 		s.Found = append(s.Found, Found{Violation: *v, Shape: report.Shape, Command: plan.Command()})
 	}
 	if r.Progress != nil {
-		r.Progress(Progress{Done: s.Done, Seeds: r.Seeds, Violations: len(s.Found), Wall: time.Since(r.began), Rate: rate(s.Virtual, r.spent())})
+		r.Progress(Progress{Done: s.Done, Seeds: r.Seeds, Violations: len(s.Found), Wall: time.Since(r.began), Rate: rate(s.Virtual, r.spent()), Heap: s.Heap})
 	}
 	return true
 }

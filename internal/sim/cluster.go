@@ -73,7 +73,9 @@ func Run(p Plan) (Report, error) {
 			break
 		}
 		c.now = max(c.now, e.at)
-		report.Events++
+		if report.Events++; c.plan.MaxHeap > 0 && report.Events%memoryEvents == 0 {
+			c.weigh()
+		}
 		c.happen(&e)
 	}
 	c.mixVolumes()

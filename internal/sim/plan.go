@@ -22,6 +22,9 @@ type Plan struct {
 	// History is told the operations of a run when the run is over, in the order in
 	// which they began. Nil means nobody is.
 	History func(Operation)
+	// MaxHeap is how many bytes the process may hold, all runs together, before this
+	// one ends with a violation that says so. Zero means any number.
+	MaxHeap uint64
 	// Plant is a bug to plant.
 	Plant Plant
 }

@@ -30,8 +30,8 @@ func (s *Summary) WriteText(w io.Writer) error {
 		f := &s.Found[i]
 		fmt.Fprintf(&b, "%v\n    %s\n    to see it: %s --trace -\n", &f.Violation, f.Shape, f.Command)
 	}
-	fmt.Fprintf(&b, "%d seeds from %d, %d of them twice: %.2f cluster-hours in %.2f minutes of processor time, %.2f a minute; %v; violations: %d\n",
-		s.Done, s.From, s.Replayed, s.Virtual.Hours(), s.CPU.Minutes(), s.Rate(), s.Wall.Round(time.Millisecond), len(s.Found))
+	fmt.Fprintf(&b, "%d seeds from %d, %d of them twice: %.2f cluster-hours in %.2f minutes of processor time, %.2f a minute; %v, %d MiB; violations: %d\n",
+		s.Done, s.From, s.Replayed, s.Virtual.Hours(), s.CPU.Minutes(), s.Rate(), s.Wall.Round(time.Millisecond), s.Heap>>20, len(s.Found))
 	fmt.Fprintf(&b, "hash %016x\n", s.Hash)
 	_, err := io.WriteString(w, b.String())
 	return err
@@ -49,6 +49,7 @@ type jsonSummary struct {
 	CPUMinutes        float64           `json:"cpu_minutes"`
 	WallSeconds       float64           `json:"wall_seconds"`
 	HoursPerCPUMinute float64           `json:"cluster_hours_per_cpu_minute"`
+	HeapBytes         uint64            `json:"heap_bytes"`
 	Events            uint64            `json:"events"`
 	Hash              string            `json:"hash"`
 	Counts            map[string]uint64 `json:"counts"`
@@ -68,7 +69,7 @@ type jsonViolation struct {
 func (s *Summary) WriteJSON(w io.Writer) error {
 	out := jsonSummary{
 		From: s.From, Seeds: s.Done, Replayed: s.Replayed, FaultMinutes: s.Plan.Faults.Minutes(), Stores: s.Plan.Stores, Groups: s.Plan.Groups,
-		ClusterHours: s.Virtual.Hours(), CPUMinutes: s.CPU.Minutes(), WallSeconds: s.Wall.Seconds(), HoursPerCPUMinute: s.Rate(),
+		ClusterHours: s.Virtual.Hours(), CPUMinutes: s.CPU.Minutes(), WallSeconds: s.Wall.Seconds(), HoursPerCPUMinute: s.Rate(), HeapBytes: s.Heap,
 		Events: s.Events, Hash: fmt.Sprintf("%016x", s.Hash), Counts: make(map[string]uint64), Violations: []jsonViolation{},
 	}
 	for n := range s.Counts {

@@ -98,6 +98,18 @@ func TestCampaignStops(t *testing.T) {
 	}
 }
 
+// TestMaxHeap shows that a run ends, and says why, when the process holds too much.
+func TestMaxHeap(t *testing.T) {
+	_, err := Run(Plan{Seed: 1, Stores: 3, Faults: 10 * time.Minute, MaxHeap: 1})
+	var v *Violation
+	if !errors.As(err, &v) || v.Rule != string(ruleMemory) || !strings.Contains(v.What, "on disks") {
+		t.Fatalf("got %v", err)
+	}
+	if report, err := Run(Plan{Seed: 1, Stores: 3, MaxHeap: 64 << 30}); err != nil || report.Events < memoryEvents {
+		t.Fatalf("got %v after %d events", err, report.Events)
+	}
+}
+
 // TestBadPlans shows that plans and campaigns that cannot be run are refused with
 // all that is wrong.
 func TestBadPlans(t *testing.T) {
