@@ -51,6 +51,13 @@ type Config struct {
 	// Transport replaces TCP. Listen, Peers, TLS and Limits are then not used. The
 	// store closes it.
 	Transport transport.Transport
+	// MaxProtocol is the newest version of the protocol between stores that this one
+	// speaks. Zero means the newest there is, [wire.ProtocolVersion]. Two stores speak
+	// the newest version that both do, so a store at a time can be given a new release
+	// without it; with it, a cluster stays at the old version until all stores have
+	// the release, and nothing depends on the new version before. What a version
+	// brought is in docs/wire-format.md. A Transport needs a method LimitProtocol then.
+	MaxProtocol uint16
 	// FS replaces the operating system's files.
 	FS raftlog.FS
 	// NoSync leaves out every sync of the log: a crash of the machine loses
@@ -147,6 +154,7 @@ func (c Config) withDefaults() Config {
 	set(&c.Appliers, half)
 	set(&c.TickInterval, 50*time.Millisecond)
 	set(&c.SegmentBytes, 64<<20)
+	set(&c.MaxProtocol, wire.ProtocolVersion)
 	set(&c.MaxGroups, 1_000_000)
 	set(&c.MaxCommandBytes, 1<<20)
 	set(&c.MaxInflightBytes, 256<<20)
@@ -210,6 +218,8 @@ func (c Config) Validate() error {
 		{"Appliers", int64(c.Appliers), 1, 1024, "must be 1 to 1024"},
 		{"TickInterval", int64(c.TickInterval), int64(time.Millisecond), int64(time.Minute), "ns must be 1 ms to 1 min"},
 		{"SegmentBytes", c.SegmentBytes, 64 << 10, 1 << 30, "must be 64 KiB to 1 GiB"},
+		{"MaxProtocol", int64(c.MaxProtocol), wire.MinProtocolVersion, wire.ProtocolVersion,
+			fmt.Sprintf("must be %d to %d", wire.MinProtocolVersion, wire.ProtocolVersion)},
 		{"MaxGroups", int64(c.MaxGroups), 1, 1 << 24, "must be 1 to 16777216"},
 		{"MaxCommandBytes", int64(c.MaxCommandBytes), 1, 32 * mib, "must be 1 to 32 MiB"},
 		{"MaxGroupInflightBytes", c.MaxGroupInflightBytes, 1, 1 << 40, "must be positive"},

@@ -69,6 +69,9 @@ var (
 	// errNoWriter is what is wrong with a state machine that returns neither a
 	// writer nor an error.
 	errNoWriter = errors.New("Snapshot returned no writer")
+	// errUnspoken is what is wrong with a message of a protocol version that this
+	// store does not speak.
+	errUnspoken = errors.New("message of a newer protocol version")
 	// errMade marks a wish whose snapshot was made for it.
 	errMade = errors.New("snapshot was made")
 	// errContradiction is wrapped when log and snapshot cannot both be right.

@@ -49,6 +49,11 @@ func (s *Store) handleFrame(from wire.StoreID, payload []byte) {
 		if !ok {
 			break
 		}
+		if node.message.Kind > s.lastKind {
+			s.metrics.badFrames.Add(1)
+			s.badFrame(from, errUnspoken)
+			break
+		}
 		r := s.groups[node.message.Group]
 		if r == nil || node.message.Kind == wire.Join {
 			s.noMailbox(from, r, &node.message)
@@ -130,8 +135,9 @@ func (s *Store) badFrame(from wire.StoreID, err error) {
 }
 
 // peerUp is called by the transport when a peer can be reached.
-func (s *Store) peerUp(peer wire.StoreID, incarnation uint64) {
-	s.cfg.Logger.Info("peer store is connected", zap.Uint64("peer", uint64(peer)), zap.Uint64("incarnation", incarnation))
+func (s *Store) peerUp(peer wire.StoreID, incarnation uint64, protocol uint16) {
+	s.cfg.Logger.Info("peer store is connected", zap.Uint64("peer", uint64(peer)), zap.Uint64("incarnation", incarnation), zap.Uint16("protocol", protocol))
+	s.dialects.speak(peer, min(protocol, s.cfg.MaxProtocol))
 	s.links.note(peer, linkState{up: true})
 	s.snaps.post(snapEvent{kind: snapPeerUp, store: peer})
 }
@@ -139,6 +145,7 @@ func (s *Store) peerUp(peer wire.StoreID, incarnation uint64) {
 // peerDown is called by the transport when a peer cannot be reached any more.
 // Leaders then probe its replicas instead of sending ahead.
 func (s *Store) peerDown(peer wire.StoreID, err error) {
+	s.dialects.speak(peer, 0)
 	s.links.note(peer, linkState{err: err})
 	s.cfg.Logger.Info("peer store is disconnected", zap.Uint64("peer", uint64(peer)), zap.Error(err))
 	var slots []scheduler.Slot

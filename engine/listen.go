@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"sync/atomic"
@@ -9,7 +10,33 @@ import (
 	"go.uber.org/zap"
 
 	"multiraft/transport"
+	"multiraft/wire"
 )
+
+// protocolLimiter is implemented by transports whose protocol version can be held
+// back, as Config.MaxProtocol has it.
+type protocolLimiter interface{ LimitProtocol(newest uint16) error }
+
+// connectTransport returns the transport that the store was given, or one of its
+// own.
+func (s *Store) connectTransport() (transport.Transport, error) {
+	given := s.cfg.Transport
+	if given == nil {
+		made, err := s.listenTCP()
+		if err != nil {
+			return nil, fmt.Errorf("listen on %s: %w", s.cfg.Listen, err)
+		}
+		return made, nil
+	}
+	if s.cfg.MaxProtocol == wire.ProtocolVersion {
+		return given, nil
+	}
+	limiter, ok := given.(protocolLimiter)
+	if !ok {
+		return nil, &ConfigError{Field: "MaxProtocol", Value: s.cfg.MaxProtocol, Rule: "needs a Transport with a method LimitProtocol"}
+	}
+	return given, limiter.LimitProtocol(s.cfg.MaxProtocol)
+}
 
 // listenTCP makes the transport of a store that was given none.
 func (s *Store) listenTCP() (transport.Transport, error) {
@@ -24,6 +51,7 @@ func (s *Store) listenTCP() (transport.Transport, error) {
 		Store:       cfg.ID,
 		Incarnation: s.log.Identity().Incarnation,
 		Listen:      cfg.Listen,
+		MaxProtocol: cfg.MaxProtocol,
 		Peers:       cfg.Peers,
 		TLS:         cfg.TLS,
 		Limits:      cfg.Limits,

@@ -14,6 +14,7 @@ type outboxes struct {
 
 type outbox struct {
 	builder *batch.Builder
+	dialect *dialect
 	send    func(lane wire.Lane, payload []byte) error
 	dirty   bool
 }
@@ -35,7 +36,8 @@ func (s *Store) address(o *outboxes, r *replica, m *wire.Message) {
 	s.put(o, int(place), m)
 }
 
-// put adds a message to the frame for the store at a place in Store.peers.
+// put adds a message to the frame for the store at a place in Store.peers, unless
+// that store does not know its kind.
 //
 //mr:hotpath
 func (s *Store) put(o *outboxes, peer int, m *wire.Message) {
@@ -43,6 +45,10 @@ func (s *Store) put(o *outboxes, peer int, m *wire.Message) {
 		o.boxes = append(o.boxes, s.newOutbox(len(o.boxes)))
 	}
 	box := &o.boxes[peer]
+	if m.Kind > oldestKind && !box.dialect.has(m.Kind) {
+		s.metrics.unspokenMessages.Add(1)
+		return
+	}
 	box.builder.Add(m)
 	if !box.dirty {
 		box.dirty = true
@@ -84,6 +90,7 @@ func (s *Store) newOutbox(peer int) outbox {
 	to := (*s.peers.Load())[peer]
 	return outbox{
 		builder: batch.NewBuilder(s.transport.Buffer, maxFrameBytes),
+		dialect: s.dialects.of(to),
 		send: func(lane wire.Lane, payload []byte) error {
 			return s.transport.Send(to, lane, payload)
 		},

@@ -39,8 +39,8 @@ func (h transportHandler) HandleFrame(from wire.StoreID, payload []byte) {
 }
 
 // PeerUp implements transport.Handler.
-func (h transportHandler) PeerUp(peer wire.StoreID, incarnation uint64) {
-	h.s.peerUp(peer, incarnation)
+func (h transportHandler) PeerUp(peer wire.StoreID, incarnation uint64, protocol uint16) {
+	h.s.peerUp(peer, incarnation, protocol)
 }
 
 // PeerDown implements transport.Handler.

@@ -331,7 +331,7 @@ func (n *snapshots) close() {
 // send gives a message to a peer store at once. A store that failed says nothing
 // more.
 func (n *snapshots) send(to wire.StoreID, m *wire.Message) {
-	if n.store.state() != nil {
+	if n.store.state() != nil || !n.store.knows(to, m.Kind) {
 		return
 	}
 	n.out.Add(m)

@@ -33,7 +33,7 @@ func TestRestartedReceiverIsOfferedAgain(t *testing.T) {
 		c.mustOpen(2)
 		limit := electionTicks
 		if connected {
-			c.places[c.leader(1)].handler.PeerUp(3, 2)
+			c.places[c.leader(1)].handler.PeerUp(3, 2, wire.ProtocolVersion)
 			limit = 1
 		}
 		before := c.chunks
@@ -67,7 +67,7 @@ func TestRepeatedOffersCostNothing(t *testing.T) {
 	c.until("all have the same", func() bool {
 		leader := c.places[c.leader(1)]
 		for range 3 {
-			leader.handler.PeerUp(3, 1)
+			leader.handler.PeerUp(3, 1, wire.ProtocolVersion)
 		}
 		return c.converged(205)
 	})

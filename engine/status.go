@@ -95,6 +95,8 @@ type metrics struct {
 	droppedAppends  atomic.Int64
 	droppedFrames   atomic.Int64
 
+	unspokenMessages atomic.Int64
+
 	snapshotsMade, snapshotsSent, snapshotsReceived, snapshotsInstalled, snapshotsFailed atomic.Int64
 	snapshotBytesSent, snapshotBytesReceived                                             atomic.Int64
 }
@@ -128,6 +130,9 @@ type Metrics struct {
 	RefusedMessages int64 // messages a core refused
 	DroppedAppends  int64 // appends dropped for want of MaxReceiveBytes
 	DroppedFrames   int64 // frames the transport had no room for
+	// UnspokenMessages were not sent, as the protocol version that is spoken with the
+	// peer does not have them.
+	UnspokenMessages int64
 	// RefusedConnections were turned away: by Config.Limits, for their certificate
 	// or for their hello, here or by the peer.
 	RefusedConnections int64
@@ -174,6 +179,8 @@ func (s *Store) Metrics() Metrics {
 		RefusedMessages: m.refusedMessages.Load(),
 		DroppedAppends:  m.droppedAppends.Load(),
 		DroppedFrames:   m.droppedFrames.Load(),
+
+		UnspokenMessages: m.unspokenMessages.Load(),
 
 		RefusedConnections: int64(links.HellosRefused + links.HandshakesFailed + links.AcceptsRefused + links.Overflows),
 

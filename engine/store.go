@@ -74,7 +74,9 @@ type Store struct {
 	joins     joinQueue
 	outliving outliving
 	links     links
-	badFrames throttle // of the words about them
+	dialects  dialects
+	lastKind  wire.MessageKind // of the newest protocol version that is spoken; see Config.MaxProtocol
+	badFrames throttle         // of the words about them
 
 	// forgetMu is held by who lets go of a replica, so that what a removed one leaves
 	// behind is gone before its successor can begin. Taken before mu.
@@ -142,6 +144,7 @@ func open(cfg Config, serial bool) (*Store, error) {
 		closed:   make(chan struct{}),
 	}
 	s.stepped = serial
+	s.lastKind = wire.LastKind(cfg.MaxProtocol)
 	s.replicas.Store(&[]atomic.Pointer[replica]{})
 	s.peers.Store(&[]wire.StoreID{})
 	s.events.wake = make(chan struct{}, 1)
@@ -201,12 +204,8 @@ func open(cfg Config, serial bool) (*Store, error) {
 	for range cfg.Workers {
 		s.workers = append(s.workers, newWorker(s))
 	}
-	s.transport = cfg.Transport
-	if s.transport == nil {
-		s.transport, err = s.listenTCP()
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("store %d: listen on %s: %w", cfg.ID, cfg.Listen, err), s.log.Close())
-		}
+	if s.transport, err = s.connectTransport(); err != nil {
+		return nil, errors.Join(fmt.Errorf("store %d: %w", cfg.ID, err), s.log.Close())
 	}
 	identity := s.log.Identity()
 	cfg.Logger.Info("store is open", zap.Uint64("cluster", cfg.Cluster), zap.Uint64("store", uint64(cfg.ID)),

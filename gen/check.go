@@ -29,7 +29,7 @@ var (
 		"EntryCommand", "EntryEmpty", "EntryConfig", "BlockHeaderBytes", "MaxBlockBytes",
 		"ErrBadBlock", "ErrBadMessage", "ErrBadRecord", "ErrCompacted", "ErrUnavailable",
 		"NewBlock", "PayloadBytes", "AppendPayload", "NextPayload", "NextPayloadOf", "BlockSize", "ParseBlock",
-		"ProtocolVersion", "MaxReplicas", "MessageKind", "MessageKinds", "Message", "Lane", "LaneCount", "Urgent", "Bulk")
+		"ProtocolVersion", "MinProtocolVersion", "MaxReplicas", "MessageKind", "MessageKinds", "LastKind", "Message", "Lane", "LaneCount", "Urgent", "Bulk")
 	messageNames = set("Kind", "Group", "From", "To", "Term", "Size", "AppendTo", "Decode", "MarshalLogObject")
 	recordNames  = set("Size", "AppendTo", "Decode")
 	recordLocals = set("src", "dst", "le", "b", "n", "i", "err", "count")
@@ -102,6 +102,7 @@ func (c *checker) head() {
 	c.require(s.Module != "" && !strings.HasPrefix(s.Module, "/") && !strings.HasSuffix(s.Module, "/"),
 		"Module", "%q is not an import path", s.Module)
 	c.require(1 <= s.Version && s.Version <= maxVersion, "Version", "%d is not in [1, %d]", s.Version, maxVersion)
+	c.require(0 <= s.Oldest && s.oldest() <= s.Version, "Oldest", "%d is not in [1, %d]", s.Oldest, s.Version)
 	c.require(1 <= s.MaxReplicas && s.MaxReplicas <= maxReplicas, "MaxReplicas", "%d is not in [1, %d]", s.MaxReplicas, maxReplicas)
 }
 
@@ -136,8 +137,11 @@ func (c *checker) kinds() {
 	}
 	n := len(c.schema.Kinds)
 	c.require(1 <= n && n <= maxKinds, "kinds", "%d, not in [1, %d]", n, maxKinds)
+	newest := 1
 	for _, k := range c.schema.Kinds {
 		where := "kind " + k.Name
+		c.require(newest <= k.since() && k.since() <= c.schema.Version, where, "is there since version %d, not in [%d, %d]", k.since(), newest, c.schema.Version)
+		newest = max(newest, k.since())
 		c.declare(where, k.Name)
 		c.documented(where, k.Doc)
 		c.uses(where, k, fields)

@@ -11,7 +11,7 @@ func TestFaults(t *testing.T) {
 	for name, breakIt := range map[string]func(*Schema){
 		"empty": func(s *Schema) { *s = Schema{} },
 		"head": func(s *Schema) {
-			s.Module, s.Version, s.MaxReplicas = "/example/", 70_000, 65
+			s.Module, s.Version, s.Oldest, s.MaxReplicas = "/example/", 70_000, 70_001, 65
 		},
 		"fields": func(s *Schema) {
 			s.Fields = append(s.Fields,
@@ -44,6 +44,15 @@ func TestFaults(t *testing.T) {
 				Kind{Name: "Unsaid"},
 				Kind{Name: "Stray", Doc: "Stray carries too much.", Carries: []Use{{"Nothing", "?"}, {"Index", ""}, {"Index", "again"}}},
 				Kind{Name: "Lost", Doc: "Lost is in no lane.", Lane: 5, Durability: 9, Term: ordinary},
+			)
+		},
+		"versions": func(s *Schema) {
+			s.Kinds[0].Since = -1
+			s.Kinds = append(s.Kinds,
+				Kind{Name: "Sixth", Since: 6, Doc: "Sixth is there since version 6."},
+				Kind{Name: "Fifth", Since: 5, Doc: "Fifth is older than the kind in front of it."},
+				Kind{Name: "First", Doc: "First is older still."},
+				Kind{Name: "Eighth", Since: 8, Doc: "Eighth is newer than the schema."},
 			)
 		},
 		"term-rules": func(s *Schema) {

@@ -31,7 +31,7 @@ func TestDocumentedKinds(t *testing.T) {
 
 func kindTable(s *Schema) string {
 	var b strings.Builder
-	b.WriteString("\n| | kind | carries | lane | higher term | lower term | leaves |\n|---|---|---|---|---|---|---|\n")
+	b.WriteString("\n| | kind | carries | lane | higher term | lower term | leaves | since |\n|---|---|---|---|---|---|---|---|\n")
 	for i, k := range s.Kinds {
 		var fields []string
 		for _, f := range s.fieldsOf(k) {
@@ -46,8 +46,8 @@ func kindTable(s *Schema) string {
 			higher, lower = highTermChoices[k.Term.Higher].name, lowTermChoices[k.Term.Lower].name
 		}
 		leaves := [...]string{"at once", "after hard state", "after log"}[k.Durability]
-		fmt.Fprintf(&b, "| %d | %s | %s | %s | %s | %s | %s |\n",
-			i+1, k.Name, strings.Join(fields, ", "), lane, higher, lower, leaves)
+		fmt.Fprintf(&b, "| %d | %s | %s | %s | %s | %s | %s | %d |\n",
+			i+1, k.Name, strings.Join(fields, ", "), lane, higher, lower, leaves, k.since())
 	}
 	b.WriteString("\n")
 	return b.String()

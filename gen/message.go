@@ -13,11 +13,14 @@ func message(s *Schema) *File {
 	f := s.wireFile()
 	f.Add(doc("ProtocolVersion is the version of messages and records that the schema describes.",
 		Const().Id("ProtocolVersion").Op("=").Lit(s.Version)))
+	f.Add(doc("MinProtocolVersion is the oldest version that is spoken still.",
+		Const().Id("MinProtocolVersion").Op("=").Lit(s.oldest())))
 	f.Add(doc("The hand-written half of the package speaks the same version, or the index is out of bounds here.",
 		Var().Id("_").Op("=").Index(Lit(1)).Struct().Values().Index(Id("ProtocolVersion").Op("-").Id("codecVersion"))))
 	f.Add(doc("MaxReplicas bounds the members of a group.",
 		Const().Id("MaxReplicas").Op("=").Lit(s.MaxReplicas)))
 	messageKinds(f, s)
+	kindVersions(f, s)
 	lanes(f, s)
 	messageStruct(f, s)
 	return f
@@ -55,6 +58,24 @@ func messageKinds(f *File, s *Schema) {
 		return
 	}
 	f.Add(doc(text, method("k", "MessageKind", "Columnar").Params().Bool().Block(Return(oneOf("k", ids(columnar))))))
+}
+
+// kindVersions tells which kinds stores of a version know. New kinds go to the
+// end, so one number tells it.
+func kindVersions(f *File, s *Schema) {
+	var body []Code
+	for i := 1; i < len(s.Kinds); i++ {
+		if since := s.Kinds[i].since(); since > s.Kinds[i-1].since() {
+			body = append(body, If(Id("protocol").Op("<").Lit(since)).Block(Return(Id(s.Kinds[i-1].Name))))
+		}
+	}
+	name := "protocol"
+	if len(body) == 0 {
+		name = "_"
+	}
+	body = append(body, Return(Id(s.Kinds[len(s.Kinds)-1].Name)))
+	f.Add(doc("LastKind returns the last kind of messages that stores of a protocol version know. They know all kinds before it.",
+		Func().Id("LastKind").Params(Id(name).Uint16()).Id("MessageKind").Block(body...)))
 }
 
 // usesTable lists the fields of a kind with their meanings, as preformatted

@@ -9,6 +9,8 @@ type Schema struct {
 	// new store misunderstand each other, and must be the one that
 	// wire/version.go names.
 	Version int
+	// Oldest is the oldest version that is spoken still. Zero means 1.
+	Oldest int
 	// Fields are what a message may carry besides kind, group, from, to and
 	// term. Their order is the order in Message and on the wire.
 	Fields []Field
@@ -56,6 +58,9 @@ const (
 type Kind struct {
 	Name string
 	Doc  string
+	// Since is the version that the kind came with. Zero means 1. As new kinds go to
+	// the end, it never falls from one to the next.
+	Since int
 	// Carries are the fields beyond group, from, to and term, in any order.
 	Carries []Use
 	Lane    Lane
@@ -209,7 +214,7 @@ var (
 func Multiraft() *Schema {
 	return &Schema{
 		Module:  "multiraft",
-		Version: 1,
+		Version: 2,
 		Fields: []Field{
 			{Name: "Reject", Form: Flag, Doc: "Reject marks the refusing answer."},
 			{Name: "LogTerm", Type: "Term", Doc: "LogTerm is the term of the entry at Index, or at Hint in a refusal."},
@@ -483,6 +488,28 @@ func kinds() []Kind {
 			Carries:  []Use{{"Context", "the read round"}},
 			Columnar: true,
 			Term:     ordinary,
+		},
+		{
+			Name:  "Digest",
+			Doc:   "Digest tells the leader what a state machine made of a range of entries.",
+			Since: 2,
+			Carries: []Use{
+				{"Index", "the last entry of the range"},
+				{"Commit", "the entry in front of the range"},
+				{"Hint", "digest of the state at Index; zero: the machine has none"},
+				{"Context", "hash over what was answered to the entries"},
+			},
+		},
+		{
+			Name:  "DigestResponse",
+			Doc:   "DigestResponse tells what a majority made of the range of a Digest.",
+			Since: 2,
+			Carries: []Use{
+				{"Index", "the last entry of the range"},
+				{"Commit", "the entry in front of the range"},
+				{"Hint", "digest of the state at Index; zero: there is no majority for one"},
+				{"Context", "hash over what was answered to the entries"},
+			},
 		},
 	}
 }

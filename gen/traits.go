@@ -16,6 +16,17 @@ func (s *Schema) kindNames(want func(Kind) bool) []string {
 // termless reports whether messages of the kind have no term.
 func (k Kind) termless() bool { return k.Term == TermRule{} }
 
+// oldest returns the oldest version spoken.
+func (s *Schema) oldest() int { return max(1, s.Oldest) }
+
+// since returns the version that the kind came with.
+func (k Kind) since() int {
+	if k.Since == 0 {
+		return 1
+	}
+	return k.Since
+}
+
 // use returns what the kind uses a field for, or "".
 func (k Kind) use(field string) string {
 	for _, u := range k.Carries {

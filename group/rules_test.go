@@ -161,6 +161,8 @@ func plainRules() map[wire.MessageKind][3][4]string {
 		wire.Join:            always(asItWas),
 		wire.SnapshotFetch:   always(asItWas),
 		wire.SnapshotChunk:   always(asItWas),
+		wire.Digest:          always(asItWas),
+		wire.DigestResponse:  always(asItWas),
 	}
 }
 

@@ -15,6 +15,7 @@ type conn struct {
 	nc          net.Conn
 	incarnation uint64 // of the peer
 	frameCap    uint64 // of the peer
+	protocol    uint16 // that is spoken
 	reader      *frameReader
 	writer      *frameWriter
 
@@ -26,7 +27,7 @@ type conn struct {
 
 // newConn makes a connection of a socket whose hellos were exchanged. writeKey
 // and readKey belong to our frames and to the peer's.
-func newConn(p *peer, nc net.Conn, theirs *hello, writeKey, readKey uint64) (*conn, error) {
+func newConn(p *peer, nc net.Conn, theirs, own *hello, writeKey, readKey uint64) (*conn, error) {
 	if err := nc.SetDeadline(time.Time{}); err != nil {
 		return nil, err
 	}
@@ -39,6 +40,7 @@ func newConn(p *peer, nc net.Conn, theirs *hello, writeKey, readKey uint64) (*co
 		nc:          nc,
 		incarnation: theirs.incarnation,
 		frameCap:    theirs.frameCap,
+		protocol:    theirs.protocol(own),
 		stop:        make(chan struct{}),
 		done:        make(chan struct{}),
 	}

@@ -16,6 +16,8 @@ import (
 
 // world makes transports of one implementation that know each other.
 type world interface {
+	// speak limits the protocol versions of stores that join from now on.
+	speak(newest uint16)
 	join(t *testing.T, cluster uint64, store wire.StoreID, incarnation uint64) Transport
 }
 
@@ -35,7 +37,7 @@ func contract(t *testing.T, test func(t *testing.T, w world, refused refusals)) 
 		return &tcpWorld{refused: refused, stores: map[wire.StoreID]*TCP{}, ca: testca.New(t)}
 	})
 	run("network", func(refused refusals) world {
-		return networkWorld{NewNetwork(NetworkConfig{
+		return &networkWorld{n: NewNetwork(NetworkConfig{
 			MaxFrameBytes: contractFrameBytes,
 			MaxQueueBytes: contractQueueBytes,
 			HelloRefused:  refused.add,
@@ -51,10 +53,13 @@ const (
 )
 
 type tcpWorld struct {
+	newest  uint16
 	refused refusals
 	stores  map[wire.StoreID]*TCP
 	ca      *testca.Authority // nil: plain TCP
 }
+
+func (w *tcpWorld) speak(newest uint16) { w.newest = newest }
 
 func (w *tcpWorld) join(t *testing.T, cluster uint64, store wire.StoreID, incarnation uint64) Transport {
 	t.Helper()
@@ -62,6 +67,7 @@ func (w *tcpWorld) join(t *testing.T, cluster uint64, store wire.StoreID, incarn
 		Cluster:       cluster,
 		Store:         store,
 		Incarnation:   incarnation,
+		MaxProtocol:   w.newest,
 		MaxFrameBytes: contractFrameBytes,
 		MaxQueueBytes: contractQueueBytes,
 		HelloRefused:  w.refused.add,
@@ -99,10 +105,20 @@ func newTestTCP(t testing.TB, cfg TCPConfig) *TCP {
 	return tr
 }
 
-type networkWorld struct{ n *Network }
+type networkWorld struct {
+	newest uint16
+	n      *Network
+}
 
-func (w networkWorld) join(_ *testing.T, cluster uint64, store wire.StoreID, incarnation uint64) Transport {
-	return w.n.Join(cluster, store, incarnation)
+func (w *networkWorld) speak(newest uint16) { w.newest = newest }
+
+func (w *networkWorld) join(t *testing.T, cluster uint64, store wire.StoreID, incarnation uint64) Transport {
+	t.Helper()
+	e := w.n.Join(cluster, store, incarnation)
+	if err := e.LimitProtocol(w.newest); err != nil {
+		t.Fatal(err)
+	}
+	return e
 }
 
 const testCluster = 0xc1
@@ -410,6 +426,47 @@ func TestContractNewerLifeWins(t *testing.T) {
 	})
 }
 
+// T9: a connection speaks the newest version that both sides know, and a frame that
+// was queued when they spoke a newer one is lost.
+func TestContractProtocolVersions(t *testing.T) {
+	contract(t, func(t *testing.T, w world, _ refusals) {
+		a := w.join(t, testCluster, 1, 1)
+		ra := mustStart(t, a)
+		for incarnation, speaks := range []uint16{0, 1, 2, 1} {
+			w.speak(speaks)
+			b := w.join(t, testCluster, 2, uint64(incarnation+1))
+			rb := mustStart(t, b)
+			want := speaks
+			if want == 0 {
+				want = wire.ProtocolVersion
+			}
+			if up := ra.awaitUp(uint64(incarnation + 1)); up.protocol != want {
+				t.Errorf("life %d: up with version %d, want %d", incarnation+1, up.protocol, want)
+			}
+			if up := rb.await(upEvent); up.protocol != want {
+				t.Errorf("life %d: the peer is up with version %d, want %d", incarnation+1, up.protocol, want)
+			}
+			mark := byte('0' + incarnation)
+			if err := a.Send(2, wire.Bulk, []byte{byte(wire.Bulk), mark}); err != nil {
+				t.Fatal(err)
+			}
+			if incarnation == 2 { // what was queued for the older version is understood
+				if e := rb.await(frameEvent); e.payload[1] != 'x' {
+					t.Errorf("life %d: frame %q, want x", incarnation+1, e.payload[1:])
+				}
+			}
+			if e := rb.await(frameEvent); e.payload[1] != mark {
+				t.Errorf("life %d: frame %q, want %q", incarnation+1, e.payload[1:], mark)
+			}
+			mustClose(t, b)
+			ra.await(downEvent)
+			if err := a.Send(2, wire.Bulk, []byte{byte(wire.Bulk), 'x'}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
 // Three stores, all talking to all from many goroutines, while one of them comes
 // and goes.
 func TestContractConcurrent(t *testing.T) {
@@ -501,7 +558,7 @@ type echo struct {
 }
 
 func (e *echo) HandleFrame(_ wire.StoreID, payload []byte) { e.got <- len(payload) }
-func (e *echo) PeerUp(wire.StoreID, uint64)                { e.up <- struct{}{} }
+func (e *echo) PeerUp(wire.StoreID, uint64, uint16)        { e.up <- struct{}{} }
 func (e *echo) PeerDown(wire.StoreID, error)               {}
 
 func ExampleNetwork() {
@@ -530,5 +587,5 @@ func (p printer) HandleFrame(from wire.StoreID, payload []byte) {
 	fmt.Printf("store %d says %s\n", from, payload)
 	close(p.done)
 }
-func (p printer) PeerUp(wire.StoreID, uint64)  {}
-func (p printer) PeerDown(wire.StoreID, error) {}
+func (p printer) PeerUp(wire.StoreID, uint64, uint16) {}
+func (p printer) PeerDown(wire.StoreID, error)        {}

@@ -40,6 +40,8 @@
 //     (TCPConfig.Outlived).
 //   - T8: with TLS, HandleFrame names the store that the certificate of the frame's
 //     connection is for.
+//   - T9: both lanes to a peer speak the protocol version that PeerUp told, and what
+//     was queued while a newer one was spoken is not sent on a connection of an older.
 //
 // # Lost peers
 //

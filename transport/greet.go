@@ -125,7 +125,7 @@ func (t *TCP) hear(g *guest) (*conn, error) {
 		t.door.settle(p.id, true, g.addr)
 	}
 	fromDialler, fromAcceptor := sessionKeys(theirs.nonce, own.nonce)
-	return newConn(p, g.admitted(nc), &theirs, fromAcceptor, fromDialler)
+	return newConn(p, g.admitted(nc), &theirs, &own, fromAcceptor, fromDialler)
 }
 
 // welcome decides on the hello of a dialler. The peer is nil when nobody
@@ -186,7 +186,7 @@ func (t *TCP) greetAcceptor(p *peer, lane Lane, socket net.Conn) (*conn, error) 
 		t.door.settle(p.id, true, addressOf(socket.RemoteAddr()))
 	}
 	fromDialler, fromAcceptor := sessionKeys(own.nonce, theirs.nonce)
-	return newConn(p, g.admitted(nc), &theirs, fromDialler, fromAcceptor)
+	return newConn(p, g.admitted(nc), &theirs, &own, fromDialler, fromAcceptor)
 }
 
 // greet returns what this store says of itself to another one.

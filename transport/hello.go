@@ -154,6 +154,10 @@ func (h *hello) refusal(own *hello) *HelloError {
 	return e
 }
 
+// protocol returns the version that two stores speak after they accepted each
+// other's hello.
+func (h *hello) protocol(own *hello) uint16 { return min(h.maxProtocol, own.maxProtocol) }
+
 func protocolRange(h *hello) uint64 {
 	return uint64(h.minProtocol)<<16 | uint64(h.maxProtocol)
 }

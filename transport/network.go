@@ -92,7 +92,7 @@ func (n *Network) joinLocked(cluster uint64, store wire.StoreID, incarnation uin
 	e := &Endpoint{
 		n: n,
 		own: hello{
-			minProtocol: wire.ProtocolVersion,
+			minProtocol: wire.MinProtocolVersion,
 			maxProtocol: wire.ProtocolVersion,
 			cluster:     cluster,
 			from:        store,
@@ -174,7 +174,14 @@ func (n *Network) flowLocked(from, to *Endpoint) {
 	}
 	l := (*from.links.Load())[to.own.from]
 	l.frameCap.Store(min(from.own.frameCap, to.own.frameCap))
-	f := &flow{from: from, to: to, link: l, previous: previous, stop: make(chan struct{}), done: make(chan struct{})}
+	protocol := from.own.protocol(&to.own)
+	if l.protocol > protocol {
+		for _, q := range l.queues {
+			q.clear() // T9
+		}
+	}
+	l.protocol = protocol
+	f := &flow{from: from, to: to, link: l, protocol: protocol, previous: previous, stop: make(chan struct{}), done: make(chan struct{})}
 	n.flows[key] = f
 	to.counters.connects.Add(Lanes)
 	to.goroutine.Add(1)
@@ -205,6 +212,7 @@ var _ Transport = (*Endpoint)(nil)
 // link is what an endpoint keeps for a peer, connected or not.
 type link struct {
 	frameCap atomic.Uint64
+	protocol uint16 // spoken when last connected, zero: never; guarded by Network.mu
 	queues   [Lanes]*frameQueue
 }
 
@@ -231,6 +239,20 @@ func (e *Endpoint) aliveLocked() bool { return e.started && !e.closed }
 
 // Incarnation returns which life of its store the endpoint is.
 func (e *Endpoint) Incarnation() uint64 { return e.own.incarnation }
+
+// LimitProtocol is TCPConfig.MaxProtocol. It must be called before Start.
+func (e *Endpoint) LimitProtocol(newest uint16) error {
+	if err := checkMaxProtocol(newest); err != nil {
+		return err
+	}
+	e.n.mu.Lock()
+	defer e.n.mu.Unlock()
+	if e.started {
+		return ErrStarted
+	}
+	e.own.maxProtocol = orDefault(newest, wire.ProtocolVersion)
+	return nil
+}
 
 // Start implements Transport.
 func (e *Endpoint) Start(h Handler) error {
@@ -301,6 +323,7 @@ func (e *Endpoint) Close() error {
 type flow struct {
 	from, to *Endpoint
 	link     *link // the sender's
+	protocol uint16
 	previous *flow // the one it replaces; nil once that has ended
 
 	stop   chan struct{} // closed by end
@@ -342,7 +365,7 @@ func (f *flow) run() {
 	if f.stopped() {
 		return
 	}
-	f.to.handler.PeerUp(f.from.own.from, f.from.own.incarnation)
+	f.to.handler.PeerUp(f.from.own.from, f.from.own.incarnation, f.protocol)
 	var lanes sync.WaitGroup
 	for lane := range Lane(Lanes) {
 		q := f.link.queues[lane]

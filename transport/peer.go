@@ -35,8 +35,9 @@ type peer struct {
 	changed chan struct{} // closed and replaced when addr changes
 
 	// The rest belongs to run.
-	conns [Lanes]*conn
-	live  int // non-nil entries in conns
+	conns    [Lanes]*conn
+	live     int    // non-nil entries in conns
+	protocol uint16 // spoken with the peer when it was last connected; zero: never
 }
 
 func newPeer(t *TCP, id wire.StoreID, addr string) *peer {
@@ -133,8 +134,9 @@ func (p *peer) install(c *conn) {
 	}
 	// T6: the old connection of the lane has ended before the new one starts.
 	// T7: so have those of an earlier incarnation.
+	// T9: and those that spoke another protocol version.
 	for lane, old := range p.conns {
-		if old != nil && (lane == int(c.lane) || old.incarnation != c.incarnation) {
+		if old != nil && (lane == int(c.lane) || old.incarnation != c.incarnation || old.protocol != c.protocol) {
 			p.evict(lane, ErrReplaced)
 		}
 	}
@@ -142,8 +144,14 @@ func (p *peer) install(c *conn) {
 	p.live++
 	p.frameCap.Store(min(p.t.own.frameCap, c.frameCap))
 	p.t.counters.connects.Add(1)
+	if p.protocol > c.protocol {
+		for _, q := range p.queues {
+			q.clear() // T9
+		}
+	}
+	p.protocol = c.protocol
 	if p.live == 1 {
-		p.t.handler.PeerUp(p.id, c.incarnation)
+		p.t.handler.PeerUp(p.id, c.incarnation, c.protocol)
 	}
 	p.queues[c.lane].connect()
 	c.start()

@@ -121,6 +121,13 @@ func (q *frameQueue) disconnect() {
 	q.oldest = q.now()
 }
 
+// clear drops what is queued.
+func (q *frameQueue) clear() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.clearLocked()
+}
+
 // close drops what is queued and makes every push from now on fail.
 func (q *frameQueue) close() {
 	q.mu.Lock()

@@ -25,6 +25,7 @@ type event struct {
 	peer        wire.StoreID
 	payload     []byte
 	incarnation uint64
+	protocol    uint16
 	err         error
 }
 
@@ -58,11 +59,11 @@ func (r *recorder) HandleFrame(from wire.StoreID, payload []byte) {
 	r.events <- event{kind: frameEvent, peer: from, payload: payload}
 }
 
-func (r *recorder) PeerUp(peer wire.StoreID, incarnation uint64) {
+func (r *recorder) PeerUp(peer wire.StoreID, incarnation uint64, protocol uint16) {
 	if r.up[peer].Swap(true) {
 		r.t.Errorf("PeerUp of store %d, which is up", peer)
 	}
-	r.events <- event{kind: upEvent, peer: peer, incarnation: incarnation}
+	r.events <- event{kind: upEvent, peer: peer, incarnation: incarnation, protocol: protocol}
 }
 
 func (r *recorder) PeerDown(peer wire.StoreID, err error) {

@@ -32,6 +32,9 @@ type TCPConfig struct {
 	// is ignored.
 	Peers map[wire.StoreID]string
 
+	// MaxProtocol is the newest protocol version to speak. Zero means the newest there
+	// is, [wire.ProtocolVersion].
+	MaxProtocol uint16
 	// MaxFrameBytes is the largest payload accepted from peers and by Send. Zero
 	// means a block of the largest size and 64 KiB. At least 4 KiB.
 	MaxFrameBytes int
@@ -94,6 +97,9 @@ func (c *TCPConfig) Validate() error {
 	if c.MaxFrameBytes != 0 && (c.MaxFrameBytes < minFrameCap || c.MaxFrameBytes > maxFrameCap) {
 		fault("MaxFrameBytes: %d must be within [%d, %d]", c.MaxFrameBytes, minFrameCap, maxFrameCap)
 	}
+	if err := checkMaxProtocol(c.MaxProtocol); err != nil {
+		faults = append(faults, err)
+	}
 	if c.MaxQueueBytes < 0 {
 		fault("MaxQueueBytes: %d must not be negative", c.MaxQueueBytes)
 	}
@@ -122,6 +128,7 @@ func (c *TCPConfig) withDefaults() TCPConfig {
 	if d.Listen == "" {
 		d.Listen = "127.0.0.1:0"
 	}
+	d.MaxProtocol = orDefault(d.MaxProtocol, wire.ProtocolVersion)
 	d.MaxFrameBytes = orDefault(d.MaxFrameBytes, defaultMaxFrameBytes)
 	d.MaxQueueBytes = orDefault(d.MaxQueueBytes, 32<<20)
 	d.DialBackoffMin = orDefault(d.DialBackoffMin, 20*time.Millisecond)
@@ -141,7 +148,15 @@ func (c *TCPConfig) withDefaults() TCPConfig {
 	return d
 }
 
-func orDefault[T int | time.Duration](v, otherwise T) T {
+// checkMaxProtocol returns what is wrong with a version to be the newest spoken.
+func checkMaxProtocol(version uint16) error {
+	if version != 0 && (version < wire.MinProtocolVersion || version > wire.ProtocolVersion) {
+		return fmt.Errorf("transport: MaxProtocol: %d must be within [%d, %d]", version, wire.MinProtocolVersion, wire.ProtocolVersion)
+	}
+	return nil
+}
+
+func orDefault[T int | uint16 | time.Duration](v, otherwise T) T {
 	if v == 0 {
 		return otherwise
 	}
@@ -208,8 +223,8 @@ func NewTCP(cfg TCPConfig) (*TCP, error) {
 		listener: listener,
 		secure:   secure,
 		own: hello{
-			minProtocol: wire.ProtocolVersion,
-			maxProtocol: wire.ProtocolVersion,
+			minProtocol: wire.MinProtocolVersion,
+			maxProtocol: cfg.MaxProtocol,
 			cluster:     cfg.Cluster,
 			from:        cfg.Store,
 			frameCap:    unsigned(cfg.MaxFrameBytes),

@@ -18,8 +18,9 @@ type Handler interface {
 	// HandleFrame takes a frame. The payload is the handler's for ever: its memory
 	// is never written again. T2: serial per (peer, lane), concurrent otherwise.
 	HandleFrame(from wire.StoreID, payload []byte)
-	// PeerUp tells that the first lane to the peer is connected.
-	PeerUp(peer wire.StoreID, incarnation uint64)
+	// PeerUp tells that the first lane to the peer is connected, and which protocol
+	// version is spoken until PeerDown: the newest that both sides know.
+	PeerUp(peer wire.StoreID, incarnation uint64, protocol uint16)
 	// PeerDown tells that the last lane to the peer is gone, and why. Each PeerUp
 	// is followed by one PeerDown before the next PeerUp.
 	PeerDown(peer wire.StoreID, err error)

@@ -46,8 +46,8 @@ func (c *counter) HandleFrame(wire.StoreID, []byte) {
 		c.done <- struct{}{}
 	}
 }
-func (c *counter) PeerUp(wire.StoreID, uint64)  { c.up <- struct{}{} }
-func (c *counter) PeerDown(wire.StoreID, error) {}
+func (c *counter) PeerUp(wire.StoreID, uint64, uint16) { c.up <- struct{}{} }
+func (c *counter) PeerDown(wire.StoreID, error)        {}
 
 func startPair(b *testing.B, impl string) (from, to Transport, c *counter) {
 	from, to = benchmarkPair(b, impl)
@@ -102,8 +102,8 @@ func (p *pong) HandleFrame(from wire.StoreID, payload []byte) {
 		p.b.Errorf("send: %v", err)
 	}
 }
-func (p *pong) PeerUp(wire.StoreID, uint64)  { p.up <- struct{}{} }
-func (p *pong) PeerDown(wire.StoreID, error) {}
+func (p *pong) PeerUp(wire.StoreID, uint64, uint16) { p.up <- struct{}{} }
+func (p *pong) PeerDown(wire.StoreID, error)        {}
 
 // BenchmarkPingPong is one frame at a time, there and back.
 func BenchmarkPingPong(b *testing.B) {

@@ -47,6 +47,8 @@ const (
 //	SnapshotChunk      (no term) Index Hint Context Entries…
 //	Confirm            Context
 //	ConfirmResponse    Context
+//	Digest             (no term) Index Commit Hint Context
+//	DigestResponse     (no term) Index Commit Hint Context
 var shapes = [256]shape{
 	Append:            {fixed: 64, tail: true},
 	AppendResponse:    {fixed: 64, flags: flagReject},
@@ -72,6 +74,8 @@ var shapes = [256]shape{
 	SnapshotChunk:     {fixed: 56, flags: flagReject, tail: true},
 	Confirm:           {fixed: 48},
 	ConfirmResponse:   {fixed: 48},
+	Digest:            {fixed: 64},
+	DigestResponse:    {fixed: 64},
 }
 
 // Size returns how many bytes AppendTo appends.
@@ -200,6 +204,12 @@ func (m *Message) AppendTo(dst []byte) []byte {
 		b := (*[48]byte)(out)
 		le.PutUint64(b[32:], uint64(m.Term))
 		le.PutUint64(b[40:], m.Context)
+	case Digest, DigestResponse:
+		b := (*[64]byte)(out)
+		le.PutUint64(b[32:], uint64(m.Index))
+		le.PutUint64(b[40:], uint64(m.Commit))
+		le.PutUint64(b[48:], uint64(m.Hint))
+		le.PutUint64(b[56:], m.Context)
 	}
 	return dst
 }
@@ -323,6 +333,12 @@ func (m *Message) Decode(src []byte) (n int, err error) {
 		b := (*[48]byte)(src)
 		m.Term = Term(le.Uint64(b[32:]))
 		m.Context = le.Uint64(b[40:])
+	case Digest, DigestResponse:
+		b := (*[64]byte)(src)
+		m.Index = Index(le.Uint64(b[32:]))
+		m.Commit = Index(le.Uint64(b[40:]))
+		m.Hint = Index(le.Uint64(b[48:]))
+		m.Context = le.Uint64(b[56:])
 	}
 	return n, nil
 }

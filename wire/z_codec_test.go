@@ -29,6 +29,8 @@ var sampleMessages = [...]Message{
 	{Kind: SnapshotChunk, Group: 1, From: 2, To: 3, Index: 4, Hint: 5, Context: 6, Reject: true, Entries: []byte("borrowed")},
 	{Kind: Confirm, Group: 1, From: 2, To: 3, Term: 4, Context: 5},
 	{Kind: ConfirmResponse, Group: 1, From: 2, To: 3, Term: 4, Context: 5},
+	{Kind: Digest, Group: 1, From: 2, To: 3, Index: 4, Commit: 5, Hint: 6, Context: 7},
+	{Kind: DigestResponse, Group: 1, From: 2, To: 3, Index: 4, Commit: 5, Hint: 6, Context: 7},
 }
 
 // plainLayouts says which fields the kinds have, for the plain codec.
@@ -57,4 +59,6 @@ var plainLayouts = map[MessageKind]plainLayout{
 	SnapshotChunk:     {term: false, words: []string{"Index", "Hint", "Context"}, flags: []string{"Reject"}, tail: "Entries"},
 	Confirm:           {term: true, words: []string{"Context"}},
 	ConfirmResponse:   {term: true, words: []string{"Context"}},
+	Digest:            {term: false, words: []string{"Index", "Commit", "Hint", "Context"}},
+	DigestResponse:    {term: false, words: []string{"Index", "Commit", "Hint", "Context"}},
 }

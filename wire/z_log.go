@@ -84,6 +84,11 @@ func (m *Message) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 	case Confirm, ConfirmResponse:
 		enc.AddUint64("term", uint64(m.Term))
 		enc.AddUint64("context", m.Context)
+	case Digest, DigestResponse:
+		enc.AddUint64("index", uint64(m.Index))
+		enc.AddUint64("commit", uint64(m.Commit))
+		enc.AddUint64("hint", uint64(m.Hint))
+		enc.AddUint64("context", m.Context)
 	}
 	return nil
 }

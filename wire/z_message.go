@@ -6,7 +6,10 @@ import "strconv"
 
 // ProtocolVersion is the version of messages and records that the schema
 // describes.
-const ProtocolVersion = 1
+const ProtocolVersion = 2
+
+// MinProtocolVersion is the oldest version that is spoken still.
+const MinProtocolVersion = 1
 
 // The hand-written half of the package speaks the same version, or the index
 // is out of bounds here.
@@ -153,10 +156,24 @@ const (
 	//
 	//	Context  the read round
 	ConfirmResponse MessageKind = 24
+	// Digest tells the leader what a state machine made of a range of entries.
+	//
+	//	Index    the last entry of the range
+	//	Commit   the entry in front of the range
+	//	Hint     digest of the state at Index; zero: the machine has none
+	//	Context  hash over what was answered to the entries
+	Digest MessageKind = 25
+	// DigestResponse tells what a majority made of the range of a Digest.
+	//
+	//	Index    the last entry of the range
+	//	Commit   the entry in front of the range
+	//	Hint     digest of the state at Index; zero: there is no majority for one
+	//	Context  hash over what was answered to the entries
+	DigestResponse MessageKind = 26
 )
 
 // MessageKinds is how many kinds there are. They are 1 to MessageKinds.
-const MessageKinds = 24
+const MessageKinds = 26
 
 var messageKindNames = [...]string{
 	Append:            "Append",
@@ -183,6 +200,8 @@ var messageKindNames = [...]string{
 	SnapshotChunk:     "SnapshotChunk",
 	Confirm:           "Confirm",
 	ConfirmResponse:   "ConfirmResponse",
+	Digest:            "Digest",
+	DigestResponse:    "DigestResponse",
 }
 
 // String returns the name of the kind.
@@ -199,6 +218,15 @@ func (k MessageKind) String() string {
 //mr:hotpath
 func (k MessageKind) Columnar() bool {
 	return k == Heartbeat || k == HeartbeatResponse || k == Confirm || k == ConfirmResponse
+}
+
+// LastKind returns the last kind of messages that stores of a protocol
+// version know. They know all kinds before it.
+func LastKind(protocol uint16) MessageKind {
+	if protocol < 2 {
+		return ConfirmResponse
+	}
+	return DigestResponse
 }
 
 // Lane is the connection of a store pair that a message travels on. Order is

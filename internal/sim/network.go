@@ -142,7 +142,7 @@ func (n *network) arrive(f *frame) {
 	}
 	if !s.peers[f.from] {
 		s.peers[f.from] = true
-		s.end.handler.PeerUp(storeID(f.from), uint64(c.sites[f.from].life))
+		s.end.handler.PeerUp(storeID(f.from), uint64(c.sites[f.from].life), wire.ProtocolVersion)
 	}
 	if c.plan.Plant == PlantForgedVotes {
 		f.payload = forgeVotes(f.payload)
