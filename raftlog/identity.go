@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"sync"
 
 	"github.com/cespare/xxhash/v2"
@@ -75,7 +76,11 @@ func (c *identityCopy) decode(b []byte) error {
 	c.Store = wire.StoreID(le.Uint64(b[32:]))
 	copy(c.UUID[:], b[40:])
 	c.Incarnation = le.Uint64(b[56:])
-	c.reached = uint32(le.Uint64(b[64:]))
+	reached := le.Uint64(b[64:])
+	if reached > math.MaxUint32 {
+		return errBadIdentity
+	}
+	c.reached = uint32(reached)
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -118,7 +119,7 @@ func (c Campaign) Run(ctx context.Context) (Summary, error) {
 	}
 	running.Wait()
 	s := &r.sum
-	slices.SortFunc(s.Found, func(a, b Found) int { return int(int64(a.Seed) - int64(b.Seed)) })
+	slices.SortFunc(s.Found, func(a, b Found) int { return cmp.Compare(a.Seed, b.Seed) })
 	if s.Wall, s.CPU = time.Since(r.began), r.spent(); r.next == 1 {
 		s.Hash = r.hashes[0]
 	} else {
