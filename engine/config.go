@@ -77,6 +77,24 @@ type Config struct {
 	// 2 s without one.
 	Tuning group.Tuning
 
+	// SlowDisk is how long a write to the log with its sync may take on average. When
+	// it takes longer for some seconds, the store hands its leaderships to others
+	// that are caught up, as far as they are not slow themselves, and lets others
+	// campaign first, until it takes less than half of this for some time. Zero means
+	// a tenth of the election time-out, 100 ms by default; negative: no matter how
+	// long.
+	SlowDisk time.Duration
+	// HungDisk is how long one write to the log or its sync may be under way. After
+	// two thirds of it leaderships are handed over as on a slow disk; after all of it
+	// leaders step down and replicas of this store do not campaign, until the log
+	// answers. It must be shorter than an election time-out, so that a leader whose
+	// writes do not end is not kept alive by its heartbeats. Zero means three quarters
+	// of the election time-out, 750 ms by default; negative: leaders stay.
+	HungDisk time.Duration
+	// CloseTimeout is how long Close waits for a log that does not answer before it
+	// gives up with [*DiskHungError]. Zero means 10 s.
+	CloseTimeout time.Duration
+
 	// MaxGroups bounds the groups that run on this store. Zero means 1,000,000.
 	MaxGroups int
 	// MaxCommandBytes bounds one command. Zero means 1 MiB.
@@ -155,6 +173,10 @@ func (c Config) withDefaults() Config {
 	set(&c.TickInterval, 50*time.Millisecond)
 	set(&c.SegmentBytes, 64<<20)
 	set(&c.MaxProtocol, wire.ProtocolVersion)
+	tuning := c.Tuning.WithDefaults()
+	set(&c.SlowDisk, max(1, time.Duration(tuning.ElectionTicks)*c.TickInterval/10))
+	set(&c.HungDisk, time.Duration(hungTicks(&tuning))*c.TickInterval)
+	set(&c.CloseTimeout, 10*time.Second)
 	set(&c.MaxGroups, 1_000_000)
 	set(&c.MaxCommandBytes, 1<<20)
 	set(&c.MaxInflightBytes, 256<<20)
@@ -235,6 +257,16 @@ func (c Config) Validate() error {
 		if f.value < f.low || f.value > f.top {
 			fault(f.field, f.value, f.rule)
 		}
+	}
+	election := spanOf(c.Tuning.WithDefaults().ElectionTicks, c.TickInterval)
+	if c.SlowDisk > time.Hour {
+		fault("SlowDisk", c.SlowDisk, "must be at most 1 h")
+	}
+	if c.HungDisk > 0 && (c.HungDisk < c.TickInterval || c.HungDisk >= election) {
+		fault("HungDisk", c.HungDisk, fmt.Sprintf("must be at least a tick (%v) and shorter than an election time-out (%v)", c.TickInterval, election))
+	}
+	if c.CloseTimeout < 0 {
+		fault("CloseTimeout", c.CloseTimeout, "must not be negative")
 	}
 	if c.MaxGroupInflightBytes > c.MaxInflightBytes {
 		fault("MaxGroupInflightBytes", c.MaxGroupInflightBytes, "must not exceed MaxInflightBytes")

@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"multiraft/wire"
 )
@@ -157,6 +158,19 @@ func (e *StoreFailedError) Error() string {
 }
 
 func (e *StoreFailedError) Unwrap() error { return e.Err }
+
+// DiskHungError is returned by Close when the log has not answered for
+// Config.CloseTimeout. What the store has on its way to the disk may become durable
+// or not, as after a crash. The directory stays locked until the disk answers or the
+// process ends.
+type DiskHungError struct {
+	Store wire.StoreID
+	For   time.Duration
+}
+
+func (e *DiskHungError) Error() string {
+	return fmt.Sprintf("store %d: the disk has not answered for %v", e.Store, e.For)
+}
 
 // PanicError wraps what a state machine panicked with.
 type PanicError struct {

@@ -3,6 +3,7 @@ package engine
 import (
 	"sync"
 
+	"multiraft/group"
 	"multiraft/wire"
 )
 
@@ -21,6 +22,9 @@ type Events struct {
 	GroupFailed func(*GroupFailedError)
 	// StoreFailed: the whole store stopped.
 	StoreFailed func(*StoreFailedError)
+	// FitnessChanged: the disk of the log answers faster or slower than before, see
+	// Config.SlowDisk.
+	FitnessChanged func(group.Fitness)
 	// LeaderChanged: this store knows another leader of a group, or none: then
 	// leader is zero.
 	LeaderChanged func(group wire.GroupID, leader Member)

@@ -15,10 +15,11 @@ import (
 type gate struct {
 	sched *scheduler.Scheduler
 
-	mu      sync.Mutex
-	batches int              // own batches on their way to the disk
-	waiting []scheduler.Slot // groups with proposals that came meanwhile
-	spare   []scheduler.Slot
+	mu       sync.Mutex
+	batches  int              // own batches on their way to the disk
+	bypassed bool             // everything passes, whatever is on its way
+	waiting  []scheduler.Slot // groups with proposals that came meanwhile
+	spare    []scheduler.Slot
 }
 
 // arrive is called when the first proposal entered an empty mailbox.
@@ -26,7 +27,7 @@ type gate struct {
 //mr:hotpath
 func (g *gate) arrive(slot scheduler.Slot) {
 	g.mu.Lock()
-	if g.batches > 0 {
+	if g.batches > 0 && !g.bypassed {
 		g.waiting = append(g.waiting, slot)
 		g.mu.Unlock()
 		return
@@ -40,7 +41,7 @@ func (g *gate) arrive(slot scheduler.Slot) {
 //mr:hotpath
 func (g *gate) arriveAll(slots []scheduler.Slot) {
 	g.mu.Lock()
-	if g.batches > 0 {
+	if g.batches > 0 && !g.bypassed {
 		g.waiting = append(g.waiting, slots...)
 		g.mu.Unlock()
 		return
@@ -60,7 +61,29 @@ func (g *gate) close() {
 func (g *gate) open(n int) {
 	g.mu.Lock()
 	g.batches -= n
-	if g.batches > 0 || len(g.waiting) == 0 {
+	if g.batches > 0 && !g.bypassed {
+		g.mu.Unlock()
+		return
+	}
+	g.release()
+}
+
+// bypass has everything pass, or not any more.
+func (g *gate) bypass(all bool) {
+	g.mu.Lock()
+	g.bypassed = all
+	if !all {
+		g.mu.Unlock()
+		return
+	}
+	g.release()
+}
+
+// release flags all that wait, and unlocks.
+//
+// REQUIRES: g.mu is held.
+func (g *gate) release() {
+	if len(g.waiting) == 0 {
 		g.mu.Unlock()
 		return
 	}

@@ -83,7 +83,7 @@ func (s *Store) handleFrame(from wire.StoreID, payload []byte) {
 		if n := int64(len(node.message.Entries)); n > 0 {
 			// One that is larger than the whole budget passes when nothing else
 			// waits, or its sender would repeat it for ever.
-			if waiting := s.receiveBytes.Add(n); waiting > s.cfg.MaxReceiveBytes && waiting > n {
+			if waiting := s.receiveBytes.Add(n); waiting > s.cfg.MaxReceiveBytes && waiting > n || s.unsynced() {
 				s.receiveBytes.Add(-n)
 				s.metrics.droppedAppends.Add(1)
 				continue

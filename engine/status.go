@@ -87,6 +87,8 @@ type metrics struct {
 	elections       atomic.Int64
 	leading         atomic.Int64
 	failedGroups    atomic.Int64
+	slowDisk        atomic.Int64
+	hungDisk        atomic.Int64
 	joined          atomic.Int64
 	removed         atomic.Int64
 	badFrames       atomic.Int64
@@ -121,6 +123,11 @@ type Metrics struct {
 	InflightBytes int64 // now: commands proposed and not completed
 	ApplyBytes    int64 // now: committed and not applied
 	CachedBytes   int64 // now: entries kept in memory
+	LogQueueBytes int64 // now: of turns, on their way to the log's disk
+
+	Fitness  group.Fitness // now: how the disk of the log answers
+	SlowDisk int64         // times that it became slow, and leaderships were handed over
+	HungDisk int64         // times that it did not answer, and leaders stepped down
 
 	FailedGroups    int64 // groups that stopped by themselves
 	JoinedReplicas  int64 // replicas started because a leader asked for them
@@ -171,6 +178,10 @@ func (s *Store) Metrics() Metrics {
 		InflightBytes:   s.inflightBytes.Load(),
 		ApplyBytes:      s.applyBytes.Load(),
 		CachedBytes:     s.cachedBytes.Load(),
+		LogQueueBytes:   s.logBytes.Load(),
+		Fitness:         s.health.now(),
+		SlowDisk:        m.slowDisk.Load(),
+		HungDisk:        m.hungDisk.Load(),
 		FailedGroups:    m.failedGroups.Load(),
 		JoinedReplicas:  m.joined.Load(),
 		RemovedReplicas: m.removed.Load(),

@@ -31,6 +31,7 @@ type Store struct {
 	workers   []*worker
 	appliers  []*applier
 	gate      gate
+	health    health
 	readGate  readGate
 	seeds     seedSource
 	metrics   metrics
@@ -49,6 +50,7 @@ type Store struct {
 	receiveBytes  atomic.Int64
 	applyBytes    atomic.Int64
 	cachedBytes   atomic.Int64
+	logBytes      atomic.Int64 // of rounds, on their way to the log
 
 	messages messagePool
 	blocks   slicePool[byte]
@@ -160,6 +162,7 @@ func open(cfg Config, serial bool) (*Store, error) {
 	if s.cfg.Clock == nil {
 		s.cfg.Clock = newSystemClock()
 	}
+	s.health.init(&s.cfg)
 	s.clock, s.leases = newStoreClock(&s.cfg), cfg.Tuning.LeaseReads
 	var err error
 	s.log, err = raftlog.Open(raftlog.Options{
@@ -332,6 +335,10 @@ func (s *Store) durable(batches []*raftlog.Batch, err error) {
 		if lb.own {
 			own++
 		}
+		if lb.counted > 0 {
+			s.logBytes.Add(-lb.counted)
+			lb.counted = 0
+		}
 		if lb.done != nil {
 			lb.done <- err
 		}
@@ -457,6 +464,7 @@ func (s *Store) tick() {
 	} else {
 		now = s.now.Add(1)
 	}
+	s.checkHealth()
 	s.sched.Tick(now, flagTick)
 	s.readGate.tick()
 	s.snaps.tick()
@@ -505,11 +513,24 @@ func (s *Store) applyLoop(a *applier) {
 // Close stops all groups, completes everything pending with ErrClosed, makes
 // the log durable and waits for all goroutines. Later calls wait for the first
 // and return the same error.
+//
+// When the log's disk does not answer for Config.CloseTimeout, Close returns
+// [*DiskHungError] and leaves the goroutines that wait for the disk behind, and with
+// them the lock of the directory.
 func (s *Store) Close() error {
 	if !s.closing.CompareAndSwap(false, true) {
 		<-s.closed
 		return s.result
 	}
+	done := make(chan error, 1)
+	go func() { done <- s.end() }() // ends with Close, or is left behind by it
+	s.result = s.awaitEnd(done)
+	close(s.closed)
+	return s.result
+}
+
+// end does what Close does.
+func (s *Store) end() error {
 	s.snaps.diskRate.end()
 	for _, r := range s.stopAll() {
 		<-r.apply.ended
@@ -524,10 +545,34 @@ func (s *Store) Close() error {
 	if s.Err() == nil {
 		err = errors.Join(err, s.promises.close(s.now.Load()))
 	}
-	err = errors.Join(err, s.log.Close())
-	s.result = err
-	close(s.closed)
-	return err
+	return errors.Join(err, s.log.Close())
+}
+
+// awaitEnd returns what end returns, unless the log stands still for too long: what
+// waits for the disk then waits for ever.
+func (s *Store) awaitEnd(done <-chan error) error {
+	look := time.NewTicker(s.cfg.TickInterval)
+	defer look.Stop()
+	patience := max(1, s.cfg.CloseTimeout/s.cfg.TickInterval)
+	var last uint64
+	var stalled time.Duration // in ticks
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-look.C:
+		}
+		cycles, busy := s.log.Progress()
+		if !busy || cycles != last {
+			last, stalled = cycles, 0
+			continue
+		}
+		if stalled++; stalled >= patience {
+			err := &DiskHungError{Store: s.cfg.ID, For: s.cfg.CloseTimeout}
+			s.cfg.Logger.Error("closed without the disk", zap.Error(err))
+			return err
+		}
+	}
 }
 
 // stopAll tells all replicas to stop and returns them.

@@ -28,7 +28,8 @@ type worker struct {
 	log   *logBatch
 	apply []applyQueue // per applier, swapped into it at the end of a round
 
-	taken [turnsAtOnce]taken // mailboxes of the turns that come next
+	taken   [turnsAtOnce]taken // mailboxes of the turns that come next
+	fitness group.Fitness      // of the store, for these turns
 
 	forward wire.Message // about forwarded proposals, under construction
 
@@ -40,10 +41,11 @@ type worker struct {
 // logBatch is a raftlog batch and whom to tell when it is durable.
 type logBatch struct {
 	raftlog.Batch
-	acks  []slotAck
-	after outboxes   // answers that leave when the batch is durable
-	own   bool       // holds own proposals, so the gate is closed for it
-	done  chan error // hears what became of it; nil: nobody asks
+	acks    []slotAck
+	after   outboxes   // answers that leave when the batch is durable
+	own     bool       // holds own proposals, so the gate is closed for it
+	counted int64      // of Store.logBytes
+	done    chan error // hears what became of it; nil: nobody asks
 }
 
 // slotAck is what a turn persisted. The last one of a replica that ends tells
@@ -145,6 +147,7 @@ func (w *worker) turns(works []scheduler.Work) {
 			n++
 		}
 	}
+	w.fitness = s.health.now()
 	now := s.now.Load()
 	var clock clockReading
 	if s.leases {
@@ -178,6 +181,9 @@ func (w *worker) turn(r *replica, box *mailbox, now uint64, clock clockReading) 
 	}
 	core := r.core
 	core.Clock(now)
+	if w.fitness != core.Fitness() {
+		w.noteFitness(r, w.fitness)
+	}
 	if s.leases {
 		r.noteClock(clock)
 	}
@@ -431,6 +437,10 @@ func (w *worker) finish() {
 		if w.log.own {
 			s.gate.close()
 		}
+		if bytes := int64(w.log.Bytes()); bytes > 0 {
+			w.log.counted = bytes
+			s.logBytes.Add(bytes)
+		}
 		s.log.Submit(&w.log.Batch)
 	} else {
 		s.batches.put(w.log)
@@ -507,6 +517,9 @@ func (w *worker) bootCampaign(r *replica, now uint64) {
 	}
 	r.boot.attempts--
 	r.boot.next = now + bootInterval
+	if w.fitness == group.Hung {
+		return // others may campaign
+	}
 	if err := r.core.Campaign(); err != nil {
 		w.store.cfg.Logger.Warn("first campaign", zap.Uint64("group", uint64(r.id)), zap.Error(err))
 		r.boot = bootCampaign{}

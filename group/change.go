@@ -306,7 +306,7 @@ func (g *Group) leadOn(old *wire.Membership) {
 	was := g.leading
 	ld := new(leading)
 	*ld = *was
-	ld.progressTable, ld.beats, ld.nudges, ld.confirms = progressTable{}, 0, 0, 0
+	ld.progressTable, ld.beats, ld.nudges, ld.confirms, ld.slow = progressTable{}, 0, 0, 0, 0
 	g.leading = ld
 	ld.flights = make([]inflights, len(g.members.Members))
 	for slot := range g.members.Members {
@@ -325,6 +325,9 @@ func (g *Group) leadOn(old *wire.Membership) {
 		}
 		if was.nudges.has(at) {
 			ld.nudges = ld.nudges.with(slot)
+		}
+		if was.slow.has(at) {
+			ld.slow = ld.slow.with(slot)
 		}
 		if g.members.Members[slot].Role != wire.Learner {
 			ld.unheard = ld.unheard.without(slot)

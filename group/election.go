@@ -19,6 +19,9 @@ func (g *Group) drawTimeout() {
 		width = max(1, e/prioritySlices)
 		start = width * uint64(min(g.rank(), prioritySlices-1))
 	}
+	if g.fitness != Fit {
+		start += slowPatience * e
+	}
 	g.timeout = uint32(e + start + g.rand.Uint64()%width)
 }
 
@@ -77,6 +80,8 @@ func (g *Group) Campaign() error {
 		return nil
 	case g.isPromised():
 		return ErrPromised
+	case g.fitness == Hung:
+		return ErrHung
 	case g.awaitsChange():
 		if g.fault != nil {
 			return g.fault
@@ -165,7 +170,8 @@ func (g *Group) handleVote(m *wire.Message) error {
 	// A pre-vote for a higher term does not depend on the vote of this one.
 	free := m.Kind == wire.PreVote && m.Term > g.term ||
 		g.vote == m.From || g.vote == 0 && g.lead == 0 || planted.Is(planted.VoteTwice)
-	if !free || !g.upToDate(m.Index, m.LogTerm) {
+	hung := m.Kind == wire.PreVote && g.fitness == Hung
+	if !free || hung || !g.upToDate(m.Index, m.LogTerm) {
 		refusal := g.message(wire.VoteResponse, m.From)
 		if m.Kind == wire.PreVote {
 			refusal.Kind = wire.PreVoteResponse
@@ -273,6 +279,10 @@ func (g *Group) countVotes() {
 	}
 	switch g.votes.result(g.incoming, outgoing) {
 	case voteWon:
+		if g.mustYield() {
+			g.becomeFollower(g.term, 0)
+			return
+		}
 		g.becomeLeader()
 	case voteLost:
 		g.becomeFollower(g.term, 0)

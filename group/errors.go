@@ -36,6 +36,9 @@ var (
 	// ErrPromised is returned by Campaign and ForgetLeader while the leader may hold a lease. The
 	// caller tries again after an election time-out.
 	ErrPromised = errors.New("the leader may hold a lease")
+	// ErrHung is returned by Campaign while nothing becomes durable here. The caller
+	// leaves the campaign to others.
+	ErrHung = errors.New("nothing becomes durable here")
 	// ErrNotVoter is returned by Campaign on a replica that has no vote.
 	ErrNotVoter = errors.New("replica is not a voter")
 	// ErrBadProposal is returned by Propose for a block whose payloads are not as

@@ -63,17 +63,18 @@ type Group struct {
 
 	// Notes for the next Ready. The owes are answers that leave when what they
 	// say is durable; they are about the current term.
-	hardChanged bool  // term or vote changed since the last Ready
-	owesVote    bool  // the vote, to its candidate
-	owesAck     bool  // how far the log is verified and durable, to the leader
-	owesBeat    bool  // that the heartbeat beatContext came, to the leader
-	asksVotes   bool  // vote or pre-vote requests
-	votedSelf   bool  // the candidate has counted its own vote
-	transfer    bool  // the campaign was ordered by the leader
-	ordered     bool  // in this term, by the leader: a campaign that had to wait for changing
-	quiet       uint8 // heartbeats since the last new entry, up to quietBeats
+	hardChanged bool    // term or vote changed since the last Ready
+	owesVote    bool    // the vote, to its candidate
+	owesAck     bool    // how far the log is verified and durable, to the leader
+	owesBeat    bool    // that the heartbeat beatContext came, to the leader
+	asksVotes   bool    // vote or pre-vote requests
+	votedSelf   bool    // the candidate has counted its own vote
+	transfer    bool    // the campaign was ordered by the leader
+	ordered     bool    // in this term, by the leader: a campaign that had to wait for changing
+	quiet       uint8   // heartbeats since the last new entry, up to quietBeats
+	fitness     Fitness // as the host told
 
-	timeout    uint32 // drawn from [ElectionTicks, 2*ElectionTicks)
+	timeout    uint32 // drawn from [ElectionTicks, 2*ElectionTicks), and longer when not fit
 	now        uint64 // the current tick
 	promisedTo uint64 // no vote is granted before, but by order of the leader; without leases what Config.Promised said
 	electionAt uint64 // when to campaign; timeout ticks after last hearing of a leader
@@ -203,6 +204,10 @@ func (g *Group) Tick(now uint64) {
 	if g.leading != nil {
 		g.tickLeader()
 	} else if g.now >= g.electionAt && g.isVoter() {
+		if g.fitness == Hung {
+			g.electionAt = g.now + uint64(g.timeout)
+			return
+		}
 		if g.awaitsChange() {
 			g.becomeFollower(g.term, 0)
 			if g.log.scanning() {

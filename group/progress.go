@@ -23,6 +23,7 @@ type leading struct {
 	beats    replicaSet // to be sent a heartbeat by the next Ready
 	nudges   replicaSet // to be sent an empty append by the next Ready
 	confirms replicaSet // to be asked by the next Ready to confirm the newest read round
+	slow     replicaSet // said in their last answers that they are not fit to lead
 
 	heartbeatAt uint64 // when heartbeats are due
 	quorumAt    uint64 // when the quorum is checked

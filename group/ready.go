@@ -233,7 +233,7 @@ func (g *Group) takeAfter(rd *Ready) {
 		return
 	}
 	if g.lead != 0 && g.verified > max(g.log.durable, g.answered) {
-		g.put(&rd.After, wire.AppendResponse, g.lead).Index = g.verified
+		g.putAccepted(&rd.After, g.verified)
 		g.answered = g.verified
 	}
 	// With the hard state, answers wait that are owed by then: a vote, and what is
@@ -303,6 +303,17 @@ func (g *Group) put(out *[]wire.Message, k wire.MessageKind, to wire.ReplicaID) 
 	return m
 }
 
+// putAccepted adds the answer to the leader that its log matches up to index.
+//
+//mr:hotpath
+func (g *Group) putAccepted(out *[]wire.Message, index wire.Index) {
+	m := g.put(out, wire.AppendResponse, g.lead)
+	m.Index = index
+	if g.fitness != Fit {
+		m.Hint = hintSlow
+	}
+}
+
 // owesAnswer says whether an answer is owed, be it that it may not leave yet.
 //
 //mr:hotpath
@@ -333,7 +344,7 @@ func (g *Group) takeAnswers(rd *Ready) {
 		}
 		if g.owesAck && g.mayLeave(wire.AppendResponse) {
 			// G3: all that is durable and verified, however many appends it took.
-			g.put(&rd.Messages, wire.AppendResponse, g.lead).Index = min(g.verified, g.log.durable)
+			g.putAccepted(&rd.Messages, min(g.verified, g.log.durable))
 			g.owesAck = false
 		}
 		if g.refuses() && g.mayLeave(wire.AppendResponse) {

@@ -37,6 +37,9 @@ func (g *Group) becomeLeader() {
 //mr:hotpath
 func (g *Group) tickLeader() {
 	ld := g.leading
+	if g.fitness != Fit && g.now >= ld.heartbeatAt {
+		g.yield() // before the check of the quorum forgets who answers
+	}
 	if g.now >= ld.quorumAt && !g.checkQuorum() {
 		return
 	}
@@ -44,7 +47,9 @@ func (g *Group) tickLeader() {
 	if g.now >= ld.heartbeatAt {
 		ld.heartbeatAt = g.now + uint64(g.tuning.HeartbeatTicks)
 		g.rest()
-		g.preferOther()
+		if g.fitness == Fit {
+			g.preferOther()
+		}
 		g.askAgain()
 		ld.handover.due = ld.handover.target != 0
 		for slot := g.others.first(); slot < MaxReplicas; slot = g.others.next(slot) {
@@ -324,6 +329,7 @@ func (g *Group) leaderAppendResponse(m *wire.Message) error {
 		ld.refused(slot, m.Index, hint)
 		return nil
 	}
+	ld.hears(slot, m)
 	ld.accepted(slot, m.Index)
 	if ld.state[slot] == snapshot && ld.match[slot]+1 >= g.log.storage.First() {
 		// It has all that is compacted, be it from another snapshot, or because it

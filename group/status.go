@@ -18,6 +18,7 @@ type Status struct {
 	Last    wire.Index // the last entry, durable or not
 
 	LastTerm wire.Term // of the last entry
+	Fitness  Fitness
 	// Transferee is the replica the leader hands over to, zero for none.
 	Transferee wire.ReplicaID
 
@@ -47,6 +48,7 @@ type Progress struct {
 	// Inflight appends are sent and not answered; InflightBytes are their entries.
 	Inflight, InflightBytes int
 	Paused                  bool // in probe: an answer must come before more is sent
+	Slow                    bool // said that it is not fit to lead
 	RecentActive            bool // heard from since the last check of the quorum
 	// Unheard: a learner that has not answered since this replica leads, and so may
 	// not have been started yet.
@@ -65,6 +67,7 @@ func (g *Group) Status(s *Status) {
 		Commit: g.commit, Applied: g.applied, Durable: g.log.durable, Last: g.log.last(), LastTerm: g.log.lastTerm(),
 		Members: g.members, Progress: s.Progress[:0], TailBytes: g.log.bytes, Err: g.Err(),
 	}
+	s.Fitness = g.fitness
 	s.Joining, s.Removed = g.joining, g.removed
 	ld := g.leading
 	if ld == nil {
@@ -78,6 +81,7 @@ func (g *Group) Status(s *Status) {
 			Match: ld.match[slot], Next: ld.next[slot],
 			Inflight: int(ld.flights[slot].count), InflightBytes: ld.flights[slot].bytes,
 			Paused:          ld.paused.has(slot),
+			Slow:            ld.slow.has(slot),
 			RecentActive:    ld.recentActive.has(slot),
 			Unheard:         ld.unheard.has(slot),
 			NeedsSnapshot:   ld.state[slot] == snapshot,

@@ -129,7 +129,7 @@ func (g *Group) endHandOver() {
 // the membership that is committed is applied.
 func (g *Group) followerTimeoutNow(m *wire.Message) error {
 	switch {
-	case !g.isVoter() || m.From != g.lead:
+	case !g.isVoter() || m.From != g.lead || g.fitness == Hung:
 	case g.awaitsChange():
 		g.ordered = true
 	default:
@@ -195,7 +195,7 @@ func (g *Group) preferOther() {
 		return
 	}
 	best, bestSlot := g.priority[g.self], -1
-	peers := g.incoming & g.others & ld.recentActive
+	peers := g.incoming & g.others & ld.recentActive &^ ld.slow
 	for slot := peers.first(); slot < MaxReplicas; slot = peers.next(slot) {
 		if p := g.priorityOf(slot); p > best && ld.state[slot] == replicate && ld.match[slot] >= g.commit {
 			best, bestSlot = p, slot

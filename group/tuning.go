@@ -86,7 +86,7 @@ func (t Tuning) WithDefaults() Tuning {
 
 // maxTuningTicks and maxTuningBytes keep sums of settings far from overflow.
 const (
-	maxTuningTicks = 1 << 30
+	maxTuningTicks = 1 << 29
 	maxTuningBytes = 1 << 40
 )
 

@@ -40,7 +40,7 @@
 //
 // # Concurrency
 //
-// Submit, Seal, Stats, Err, DiskFull and everything of a [Group] may be called
+// Submit, Seal, Stats, Progress, Err, DiskFull and everything of a [Group] may be called
 // from any goroutine. Step belongs to one goroutine, Maintain to one, which may
 // be another; Start provides both. The index is changed by Step only, under the
 // lock of one group at a time; readers hold that lock to look up places, not

@@ -91,6 +91,9 @@ type Stats struct {
 
 type counters struct {
 	syncs, batches, bytes, records, entries, moved, rotations, grown atomic.Uint64
+
+	cycles atomic.Uint64 // of the writer that have ended
+	busy   atomic.Bool   // one is under way, or cannot but follow
 }
 
 // Groups returns the sorted ids of all groups of which something is stored,

@@ -54,6 +54,7 @@ func (l *Log) Step() bool {
 	if len(w.pending) == 0 && w.taken == nil && !w.mark {
 		return false
 	}
+	l.counts.busy.Store(true)
 
 	var h header
 	w.begin(l.o.MaxBatchBytes)
@@ -75,7 +76,16 @@ func (l *Log) Step() bool {
 		l.sink.Durable(w.pending[:batches], nil)
 	}
 	w.drop(batches, items)
+	l.cycleEnded()
 	return true
+}
+
+// cycleEnded notes progress.
+//
+//mr:hotpath
+func (l *Log) cycleEnded() {
+	l.counts.cycles.Add(1)
+	l.counts.busy.Store(len(l.writer.pending) > 0)
 }
 
 // Begin takes what was submitted for the next Step, which then takes nothing
@@ -85,6 +95,7 @@ func (l *Log) Step() bool {
 func (l *Log) Begin() {
 	l.takeQueued()
 	l.writer.begun = true
+	l.counts.busy.Store(len(l.writer.pending) > 0)
 }
 
 // takeQueued moves what was submitted to pending.
@@ -321,5 +332,6 @@ func (l *Log) rejectPending() bool {
 		l.sink.Durable(w.pending, l.Err())
 	}
 	w.drop(len(w.pending), 0)
+	l.cycleEnded()
 	return true
 }

@@ -35,7 +35,7 @@ const (
 	//	Reject   the entry at Index does not match
 	//	LogTerm  when refused, term of the entry at Hint
 	//	Index    the matching index, or the refused one
-	//	Hint     when refused, the last index that may match
+	//	Hint     when refused, the last index that may match; when accepted, 1: others should lead rather than the sender, whose disk is slow
 	AppendResponse MessageKind = 2
 	// Heartbeat keeps followers from campaigning.
 	//
