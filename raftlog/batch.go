@@ -109,6 +109,17 @@ func (b *Batch) Remove(g *Group) {
 	b.add(item{group: g, kind: kindRemove}, plainRecordBytes)
 }
 
+// Wound marks a group some of whose entries cannot be read any more, and drops
+// them all. last is the last entry that was submitted, term its term: the group
+// answers for it as long as it has nothing better. See [Group.Wound].
+//
+// REQUIRES: at is not nil, and nothing is lost of the group but entries.
+func (b *Batch) Wound(g *Group, last wire.Index, term wire.Term, at *CorruptionError) {
+	payload := le.AppendUint64(le.AppendUint64(nil, uint64(last)), uint64(term))
+	g.log.setDamage(g.id, at)
+	b.add(item{group: g, kind: kindDamaged, a: at.Segment, b: uint64(at.Offset), data: payload}, woundBytes)
+}
+
 //mr:hotpath
 func (b *Batch) add(it item, bytes int) {
 	b.items = append(b.items, it)
@@ -146,7 +157,7 @@ func (it *item) size() int {
 		return len(it.data)
 	case kindHardState:
 		return hardStateBytes
-	case kindMeta, kindMoved:
+	case kindMeta, kindMoved, kindDamaged:
 		return recordHeaderBytes + len(it.data)
 	}
 	return plainRecordBytes
@@ -200,6 +211,9 @@ func (it *item) apply(segment, offset uint32, acct account) uint32 {
 	case kindRemove:
 		return g.applyRemove(segment, acct)
 	case kindDamaged:
+		if len(it.data) > 0 {
+			return g.applyWound(wire.Index(le.Uint64(it.data)), wire.Term(le.Uint64(it.data[8:])), segment, acct)
+		}
 		return g.applyDamaged(segment, acct)
 	case kindMoved:
 		block := wire.Block(it.data)

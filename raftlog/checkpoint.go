@@ -42,6 +42,7 @@ const (
 
 	flagRemoved = 1
 	flagDamaged = 2
+	flagWounded = 4 // with flagDamaged; the compacted index and term are those of the wound
 
 	// maxCheckpointBytes bounds what is read: 100 million blocks.
 	maxCheckpointBytes = 4 << 30
@@ -217,6 +218,9 @@ func (g *Group) appendCheckpoint(b []byte, known uint64) []byte {
 		flags |= flagDamaged
 		damage = *g.log.damageOf(g.id)
 	}
+	if g.wounded {
+		flags |= flagWounded
+	}
 	for _, v := range [...]uint64{
 		uint64(g.id), known, uint64(g.hard.Term), uint64(g.hard.Vote), uint64(g.hard.Commit),
 		uint64(g.compacted), uint64(g.compactedTerm), damage.Segment, uint64(damage.Offset),
@@ -311,6 +315,7 @@ func (m *groupImage) decode(b []byte) (rest []byte, err error) {
 	g.compacted, g.compactedTerm = wire.Index(v[5]), wire.Term(v[6])
 	copy(g.at[:], n[:controlKinds])
 	g.removed, g.damaged = flags&flagRemoved != 0, flags&flagDamaged != 0
+	g.wounded = g.damaged && flags&flagWounded != 0
 	g.meta, b = string(b[:meta]), b[meta:]
 	g.blocks, g.runs = make([]blockRef, blocks), make([]termRun, runs)
 	next := g.compacted
@@ -384,7 +389,7 @@ func (r *recovery) useCheckpoint(b []byte, number uint64) error {
 	for _, m := range images {
 		g := r.l.Group(m.id)
 		g.hard, g.meta, g.index, g.at = m.state.hard, m.state.meta, m.state.index, m.state.at
-		g.removed, g.damaged = m.state.removed, m.state.damaged
+		g.removed, g.damaged, g.wounded = m.state.removed, m.state.damaged, m.state.wounded
 		if g.damaged {
 			r.l.setDamage(m.id, &m.at)
 		}

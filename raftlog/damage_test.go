@@ -149,7 +149,7 @@ func TestBitFlips(t *testing.T) {
 	disk := o.FS.(*vfs.MemFS)
 
 	r := rand.New(rand.NewPCG(3, 3))
-	flips, marked, healed := 0, 0, 0
+	flips, marked, healed, wounded := 0, 0, 0, 0
 	for _, name := range files(t, disk, "segment-") {
 		content := readAll(t, disk, name)
 		for offset := 0; offset < len(content); offset++ {
@@ -184,6 +184,12 @@ func TestBitFlips(t *testing.T) {
 					bad++
 					if c := new(CorruptionError); !errors.As(err, &c) {
 						t.Fatalf("%s at %d: %v is no CorruptionError", name, offset, err)
+					}
+					if w, ok := g.Wound(); ok {
+						wounded++
+						if err := m.covers(g, w); err != nil {
+							t.Fatalf("%s at %d, round %d: group %d: %v", name, offset, round, id, err)
+						}
 					}
 					if _, err := g.Blocks(g.First(), g.First()+1, 1, nil); err == nil {
 						t.Fatalf("%s at %d: a damaged group serves entries", name, offset)
@@ -220,8 +226,82 @@ func TestBitFlips(t *testing.T) {
 			o.Recovery = RecoverCut
 		}
 	}
-	t.Logf("%d flips: %d marked a group, %d cost nothing", flips, marked, healed)
+	t.Logf("%d flips: %d marked a group, %d of which lost entries only, %d cost nothing", flips, marked, wounded/2, healed)
 	if marked == 0 || healed == 0 {
+		t.Fatal("one of the ways to deal with damage was not taken")
+	}
+}
+
+// covers reports what a wound says wrongly: it must know the hard state, and no
+// entry may be behind the one that it answers for.
+func (m *groupModel) covers(g *Group, w Wound) error {
+	last, term := m.last(), m.term(m.last())
+	if g.HardState() != m.hard || w.Term < term || w.Term == term && w.Index < last {
+		return fmt.Errorf("%+v at entry %d of term %d; it had %+v, entry %d of term %d", g.HardState(), w.Index, w.Term, m.hard, last, term)
+	}
+	if at, err := g.Term(w.Index); err != nil || at != w.Term || g.First() != w.Index+1 || g.Last() != w.Index {
+		return fmt.Errorf("entries [%d, %d], term %d (%v) at wound %+v", g.First(), g.Last(), at, err, w)
+	}
+	return nil
+}
+
+// TestWounds damages every byte of a log as replicas write it. Where entries were
+// lost and later ones follow, the group goes on to answer for what it had; where it
+// may have been a vote, or the end of the log, it must not.
+func TestWounds(t *testing.T) {
+	m, fs := newModel(), vfs.New(vfs.Options{})
+	o := testOptions(fs)
+	l := mustOpen(t, o)
+	add := func(b *Batch, c change) {
+		m.add(c)
+		c.addTo(b, l.Group(c.group))
+	}
+	for round := range 5 {
+		for alone := range 2 { // two groups in one batch, and one
+			submit(t, l, func(b *Batch) {
+				for id := wire.GroupID(1 + 2*alone); id < wire.GroupID(3+alone); id++ {
+					if round == 0 {
+						add(b, change{group: id, kind: "meta", content: strings.Repeat("m", 80)})
+					}
+					if round%2 == 0 {
+						add(b, change{group: id, kind: "hard", hard: wire.HardState{Term: wire.Term(1 + round), Vote: wire.ReplicaID(1 + round%3)}})
+					}
+					add(b, change{group: id, kind: "append", first: m.group(id).last() + 1, count: 3, term: wire.Term(1 + round/2*2)})
+				}
+			})
+		}
+	}
+	mustClose(t, l)
+	marked, wounded := 0, 0
+	for _, name := range files(t, fs, "segment-") {
+		content := readAll(t, fs, name)
+		for offset := range content {
+			if content[offset] == 0 && offset%16 != 0 {
+				continue
+			}
+			clone := fs.CrashClone(nil, vfs.ProcessDies)
+			if err := clone.FlipBit(name, int64(offset), uint(offset%8)); err != nil {
+				t.Fatal(err)
+			}
+			o.FS = clone
+			for range 2 {
+				l := mustOpen(t, o)
+				for id, g := range m.groups {
+					if w, ok := l.Group(id).Wound(); ok {
+						wounded++
+						if err := g.covers(l.Group(id), w); err != nil {
+							t.Fatalf("%s at %d: group %d: %v", name, offset, id, err)
+						}
+					} else if l.Group(id).Err() != nil {
+						marked++
+					}
+				}
+				mustClose(t, l)
+			}
+		}
+	}
+	t.Logf("%d wounds, %d groups that must not vote", wounded/2, marked/2)
+	if wounded == 0 || marked == 0 {
 		t.Fatal("one of the ways to deal with damage was not taken")
 	}
 }
@@ -254,7 +334,13 @@ func TestLostSectors(t *testing.T) {
 						continue
 					}
 					for id, m := range s.m.groups {
-						if g := l.Group(id); g.Err() != nil {
+						g := l.Group(id)
+						if w, ok := g.Wound(); ok {
+							if err := m.covers(g, w); err != nil {
+								t.Fatalf("%s: %d sectors at %d: group %d: %v", name, n, from, id, err)
+							}
+						}
+						if g.Err() != nil {
 							failed++
 						} else if err := m.diff(g); err != nil {
 							t.Fatalf("%s: %d sectors at %d: group %d: %v", name, n, from, id, err)
@@ -354,7 +440,8 @@ func TestUnknownGroupsAreSuspect(t *testing.T) {
 }
 
 // TestDamageAtRest: a block that has gone bad is not served, and a rewrite that
-// meets it marks the group instead of keeping the segment for ever.
+// meets it says so, once. It keeps its segment until its group is marked, and the
+// mark has what the group answers for until its log is begun anew.
 func TestDamageAtRest(t *testing.T) {
 	fs := vfs.New(vfs.Options{})
 	o := testOptions(fs)
@@ -372,27 +459,51 @@ func TestDamageAtRest(t *testing.T) {
 	if _, err := entries(l.Group(1), 1, 3, 1000); !errors.As(err, new(*CorruptionError)) {
 		t.Fatalf("reading a bad block: %v", err)
 	}
-	for i := range wire.Index(600) {
-		submit(t, l, func(b *Batch) {
-			b.Append(l.Group(2), block(2, i+1, 1, 1))
-			b.Compact(l.Group(2), i, 1)
-		})
-		for l.Maintain() {
-			l.Step()
+	i := wire.Index(0)
+	churn := func() {
+		for range 600 {
+			i++
+			submit(t, l, func(b *Batch) {
+				b.Append(l.Group(2), block(2, i, 1, 1))
+				b.Compact(l.Group(2), i-1, 1)
+			})
+			for l.Maintain() {
+				l.Step()
+			}
 		}
 	}
-	if fmt.Sprint(told) != "[1]" || l.Group(1).Err() == nil {
-		t.Fatalf("told about %v, group 1: %v", told, l.Group(1).Err())
+	churn()
+	var at *CorruptionError
+	if g := l.Group(1); fmt.Sprint(told) != "[1]" || !errors.As(g.Hurt(), &at) || g.Err() != nil || g.Last() != 2 {
+		t.Fatalf("told about %v, group 1: %v, %v, last entry %d", told, g.Hurt(), g.Err(), g.Last())
 	}
-	if s := l.Stats(); s.Segments > 6 {
-		t.Fatalf("%d segments are kept", s.Segments)
+	before := l.Stats().Segments
+	submit(t, l, func(b *Batch) {
+		b.HardState(l.Group(1), wire.HardState{Term: 1, Vote: 2})
+		b.Wound(l.Group(1), 2, 1, at)
+	})
+	churn()
+	if s := l.Stats(); s.Segments > 6 || s.Segments >= before {
+		t.Fatalf("%d segments are kept, before the mark %d", s.Segments, before)
 	}
-	check(t, l.Group(3), 1, 1, 1)
-	mustClose(t, l)
-	l = mustOpen(t, o)
-	check(t, l.Group(3), 1, 1, 1)
-	if l.Group(1).Err() == nil {
-		t.Fatal("the mark is gone")
+	for round := range 3 { // the last one begins with a mark that was moved
+		g := l.Group(1)
+		if w, ok := g.Wound(); !ok || w.Index != 2 || w.Term != 1 || g.Err() == nil || g.HardState().Vote != 2 || g.First() != 3 {
+			t.Fatalf("round %d: wound %+v, %v, first entry %d", round, w, g.Err(), g.First())
+		}
+		check(t, l.Group(3), 1, 1, 1)
+		churn()
+		mustClose(t, l)
+		l = mustOpen(t, o)
+	}
+	// An entry of a later term stands for all that is committed of those before.
+	submit(t, l, func(b *Batch) { b.Restart(l.Group(1), 1, 2) })
+	for range 2 {
+		if g := l.Group(1); g.Err() != nil || g.First() != 2 || g.Last() != 1 {
+			t.Fatalf("begun anew: [%d, %d], %v", g.First(), g.Last(), g.Err())
+		}
+		mustClose(t, l)
+		l = mustOpen(t, o)
 	}
 }
 

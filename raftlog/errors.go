@@ -3,6 +3,8 @@ package raftlog
 import (
 	"errors"
 	"fmt"
+
+	"multiraft/wire"
 )
 
 var (
@@ -42,6 +44,9 @@ func (e *CorruptionError) Error() string {
 }
 
 func (e *CorruptionError) Unwrap() error { return e.Err }
+
+// Is tells the core, which does not know this package, what it is about.
+func (e *CorruptionError) Is(target error) bool { return target == wire.ErrDamaged }
 
 // IdentityError refuses the directory of another store or cluster.
 type IdentityError struct {

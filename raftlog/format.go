@@ -74,7 +74,9 @@ const (
 	// kindRemove forgets the group and leaves a tombstone.
 	kindRemove = 0x84
 	// kindDamaged says that records of the group were lost in segment a at
-	// offset b. Group 0 stands for groups that nothing else is known of.
+	// offset b. Group 0 stands for groups that nothing else is known of. With a
+	// payload (index and term, u64 each) only entries were lost, none of them
+	// behind the one that it names: see [Wound].
 	kindDamaged = 0x85
 	// kindMoved has a block as payload whose entries were already in the log and
 	// now live here. It truncates nothing. a (segment, offset) and b (size,
@@ -87,6 +89,7 @@ const (
 	recordVersion     = 1
 	hardStateBytes    = recordHeaderBytes + 8
 	plainRecordBytes  = recordHeaderBytes
+	woundBytes        = recordHeaderBytes + 16
 	maxPayloadBytes   = wire.MaxBlockBytes
 	recordKindOffset  = 40
 	recordBytesOffset = 36
@@ -265,6 +268,8 @@ func (r *record) decode(b []byte) error {
 	switch {
 	case r.kind == kindHardState && n != 8:
 		return fmt.Errorf("%w: hard state of %d bytes", errBadRecord, n)
+	case r.kind == kindDamaged && n != 0 && n != woundBytes-recordHeaderBytes:
+		return fmt.Errorf("%w: damage mark of %d bytes", errBadRecord, n)
 	case r.kind == kindMoved:
 		size, err := wire.BlockSize(r.payload)
 		if err != nil {
@@ -292,6 +297,14 @@ func (r *record) hardState() wire.HardState {
 		Vote:   wire.ReplicaID(r.b),
 		Commit: wire.Index(le.Uint64(r.payload)),
 	}
+}
+
+// wound returns the entry that a kindDamaged record names, if it does.
+func (r *record) wound() (last wire.Index, term wire.Term, ok bool) {
+	if len(r.payload) == 0 {
+		return 0, 0, false
+	}
+	return wire.Index(le.Uint64(r.payload)), wire.Term(le.Uint64(r.payload[8:])), true
 }
 
 // appendControl appends a control record that has no payload yet; size bytes of

@@ -26,6 +26,10 @@ type Group struct {
 	at      [controlKinds]uint32
 	removed bool
 	damaged bool // the error is in Log.damage
+	// wounded, of a damaged group: only entries are lost, and compacted is the last
+	// one that may have been acknowledged. See Wound.
+	wounded bool
+	hurt    *CorruptionError // of a block that could not be copied, until blocks are dropped
 }
 
 // The control records of a group, of which the newest of each is live.
@@ -67,8 +71,8 @@ func (g *Group) Removed() bool {
 }
 
 // Err returns a [*CorruptionError] when entries or votes of the group were lost
-// in a damaged part of the log. Such a group must not vote or acknowledge; only
-// [Batch.Remove] takes the mark off.
+// in a damaged part of the log. Such a group must not vote or acknowledge, but
+// for what [Group.Wound] says; [Batch.Remove] takes the mark off.
 func (g *Group) Err() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -80,6 +84,42 @@ func (g *Group) errLocked() error {
 		return nil
 	}
 	return fmt.Errorf("group %d: %w", g.id, g.log.damageOf(g.id))
+}
+
+// Wound is what is left of a group that has lost entries and nothing else: its
+// hard state is the last one it was given, and so is what it knows of the end of
+// its log. All entries are gone, be they damaged or not, and the log begins and
+// ends behind Index. That is no more than a place to hold logs of others against:
+// as a voter, the replica goes on as if it still held all it ever acknowledged.
+//
+// [Batch.Restart] behind a snapshot that reaches as far ends it.
+type Wound struct {
+	// Index and Term are those of the last entry that may have been acknowledged.
+	Index wire.Index
+	Term  wire.Term
+	Err   *CorruptionError
+}
+
+// Wound reports whether the group has lost entries and nothing else.
+func (g *Group) Wound() (w Wound, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.wounded {
+		return w, false
+	}
+	return Wound{g.compacted, g.compactedTerm, g.log.damageOf(g.id)}, true
+}
+
+// Hurt returns what was found out about the entries since the log was opened, nil
+// when nothing was: a block could not be copied to make room. It is served no more
+// than others that are damaged, and keeps its segment until it is dropped.
+func (g *Group) Hurt() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.hurt == nil {
+		return nil
+	}
+	return fmt.Errorf("group %d: %w", g.id, g.hurt)
 }
 
 // First returns the index of the first entry that is not compacted, which is
@@ -103,7 +143,7 @@ func (g *Group) Term(i wire.Index) (wire.Term, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
-	case g.damaged:
+	case g.damaged && !(g.wounded && i == g.compacted):
 		return 0, g.errLocked()
 	case i < g.compacted:
 		return 0, fmt.Errorf("group %d: term of entry %d: %w", g.id, i, wire.ErrCompacted)
@@ -148,6 +188,10 @@ func (g *Group) controlBytes(k int) uint32 {
 		return hardStateBytes
 	case controlMeta:
 		return recordHeaderBytes + uint32(len(g.meta))
+	case controlFlag:
+		if g.wounded {
+			return woundBytes
+		}
 	}
 	return plainRecordBytes
 }
@@ -164,7 +208,13 @@ func (g *Group) applyBlock(ref blockRef, term wire.Term, acct account) uint32 {
 	if g.removed {
 		g.revive(acct)
 	}
-	if g.damaged || !g.append(ref, term, acct) {
+	if g.damaged {
+		if g.wounded { // it was handed to the log before the mark, and may be acknowledged
+			g.compacted, g.compactedTerm = ref.last(), term
+		}
+		return 0
+	}
+	if !g.append(ref, term, acct) {
 		return 0
 	}
 	return ref.size
@@ -207,8 +257,15 @@ func (g *Group) applyRestart(to wire.Index, term wire.Term, segment uint32, acct
 	if g.removed {
 		g.revive(acct)
 	}
-	if to < g.compacted {
+	// What is compacted is committed, so of two such places the one with the higher
+	// index has the higher term. That of a wound need not be: an entry of a later
+	// term stands for all that is committed of it, wherever it is.
+	if to < g.compacted && term <= g.compactedTerm || g.wounded && term < g.compactedTerm {
 		return 0 // the newer record says more
+	}
+	if g.wounded {
+		g.dropControl(controlFlag, acct)
+		g.damaged, g.wounded = false, false
 	}
 	g.drop(acct)
 	g.compacted, g.compactedTerm = to, term
@@ -222,7 +279,7 @@ func (g *Group) applyRemove(segment uint32, acct account) uint32 {
 	for k := range g.at {
 		g.dropControl(k, acct)
 	}
-	g.removed, g.damaged = true, false
+	g.removed, g.damaged, g.wounded = true, false, false
 	return g.moveControl(controlFlag, segment, acct)
 }
 
@@ -230,11 +287,27 @@ func (g *Group) applyRemove(segment uint32, acct account) uint32 {
 // vote, are lost, so none may be served, and they must not pin segments.
 func (g *Group) applyDamaged(segment uint32, acct account) uint32 {
 	g.drop(acct)
-	g.removed, g.damaged = false, true
+	g.dropControl(controlFlag, acct) // at its old size
+	g.removed, g.damaged, g.wounded = false, true, false
+	return g.moveControl(controlFlag, segment, acct)
+}
+
+// applyWound is applyDamaged for a group whose other records are known, and the
+// last entry that it may have acknowledged. What was submitted for a group before
+// it was removed does not bring it back.
+func (g *Group) applyWound(last wire.Index, term wire.Term, segment uint32, acct account) uint32 {
+	if g.removed {
+		return 0
+	}
+	g.drop(acct)
+	g.dropControl(controlFlag, acct)
+	g.damaged, g.wounded = true, true
+	g.compacted, g.compactedTerm = last, term
 	return g.moveControl(controlFlag, segment, acct)
 }
 
 func (g *Group) drop(acct account) {
+	g.hurt = nil
 	for _, ref := range g.blocks {
 		acct.release(ref.segment, ref.size)
 	}

@@ -76,6 +76,8 @@ type recovery struct {
 
 	// A group that came from a checkpoint has everything up to this sequence.
 	known map[wire.GroupID]uint64
+	// What is known of groups that lost one record each.
+	losses map[wire.GroupID]*loss
 	// Records were lost, and maybe those of every group.
 	lostAll *CorruptionError
 	lostAt  uint64
@@ -354,6 +356,7 @@ func (r *recovery) applyRecord(rec *record, segment, offset uint32, sequence uin
 		return
 	}
 	g := r.group(rec.group)
+	r.learn(rec)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
@@ -372,7 +375,11 @@ func (r *recovery) applyRecord(rec *record, segment, offset uint32, sequence uin
 		g.applyRemove(segment, nothing{})
 	case rec.kind == kindDamaged:
 		r.l.setDamage(rec.group, &CorruptionError{rec.a, int64(rec.b), ErrLost})
-		g.applyDamaged(segment, nothing{})
+		if last, term, ok := rec.wound(); ok {
+			g.applyWound(last, term, segment, nothing{})
+		} else {
+			g.applyDamaged(segment, nothing{})
+		}
 	case rec.kind == kindMoved && !g.damaged && !g.removed:
 		block := rec.block
 		g.place(blockRef{block.First(), segment, offset + recordHeaderBytes, uint32(len(block)), uint32(block.Count())}, block.Term(), nothing{})
@@ -503,9 +510,11 @@ func (r *recovery) badBody(s *scan, b *scannedBatch) error {
 	f := r.salvage(s, b)
 	missing := int(b.records) - len(f.good) - len(f.doubtful)
 	lost := f.doubtful
+	entries := false // the one record that is lost holds entries, or says nothing that matters here
 	switch {
 	case missing == 1:
 		lost = append(lost, wire.GroupID(f.groups))
+		entries = len(f.doubtful) == 0 && f.lostNoPromise(s.records(b), b.offset+batchHeaderBytes)
 	case missing == 0 && !f.skipped:
 	case missing == 0 && len(f.doubtful) == 1 && f.groups == 0: // it was no record of its own
 	default:
@@ -523,8 +532,78 @@ func (r *recovery) badBody(s *scan, b *scannedBatch) error {
 	}
 	for _, id := range lost {
 		r.lose(id, b.sequence, at)
+		if l := r.losses[id]; entries && l != nil {
+			l.promise = l.before
+		}
 	}
 	return nil
+}
+
+// loss is what recovery knows of a group that has lost records. Whatever they
+// were, newer ones may say all that matters.
+type loss struct {
+	before, promise bool // the hard state may be lost: by earlier losses; by these too
+	end             bool // the end of the log is known: an entry came behind
+	last            wire.Index
+	term            wire.Term
+}
+
+// learn notes what a record says that may have been lost before.
+func (r *recovery) learn(rec *record) {
+	l := r.losses[rec.group]
+	switch {
+	case l == nil:
+	case rec.kind == kindHardState:
+		l.promise = false
+	case rec.isBlock():
+		l.end, l.last, l.term = true, rec.block.Last(), rec.block.Term()
+	case rec.kind == kindRestart:
+		l.end, l.last, l.term = true, wire.Index(rec.a), wire.Term(rec.b)
+	case rec.kind == kindRemove, rec.kind == kindDamaged: // what it says is all there is to know
+		delete(r.losses, rec.group)
+	}
+}
+
+// lostNoPromise reports whether the one record that was not found in a damaged
+// body is neither a hard state nor one that begins or ends a life of the group.
+// Those are small: between two good records its size tells. At the end of the body,
+// where padding follows, its header must agree with all there is around it: with
+// the group that is missing, a kind, and a size that only padding is behind.
+func (f *salvage) lostNoPromise(body []byte, offset uint32) bool {
+	at, from, to := 0, -1, 0
+	for i := range f.good {
+		start := int(f.good[i].offset - offset)
+		if start > at {
+			if from >= 0 {
+				return false // what is between does not hang together
+			}
+			from, to = at, start
+		}
+		at = start + f.good[i].size
+	}
+	if from >= 0 {
+		return to-from > woundBytes
+	}
+	if from, to = at, len(body); to-from <= woundBytes+batchAlign {
+		head := body[from:to]
+		if len(head) <= woundBytes || wire.GroupID(le.Uint64(head[8:])) != wire.GroupID(f.groups) {
+			return false
+		}
+		kind, size := head[recordKindOffset], recordHeaderBytes+int64(le.Uint32(head[recordBytesOffset:]))
+		isEntries := kind >= byte(wire.EntryCommand) && kind <= byte(wire.EntryConfig) || kind == kindMoved || kind == kindMeta
+		return isEntries && head[recordKindOffset+1] == recordVersion && size > woundBytes && size <= int64(len(head)) &&
+			padding(batchHeaderBytes+to-len(head)+int(size)) == len(head)-int(size) && isZero(head[size:])
+	}
+	return true
+}
+
+func isZero(b []byte) bool {
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // salvaged is a good record of a damaged batch.
@@ -633,6 +712,15 @@ func (r *recovery) lose(id wire.GroupID, sequence uint64, at *CorruptionError) {
 	}
 	g := r.l.Group(id)
 	r.l.setDamage(id, &CorruptionError{at.Segment, at.Offset, ErrLost})
+	l := r.losses[id]
+	if l == nil {
+		if r.losses == nil {
+			r.losses = make(map[wire.GroupID]*loss)
+		}
+		l = &loss{promise: g.damaged} // it may have been marked before
+		r.losses[id] = l
+	}
+	*l = loss{before: l.promise, promise: true}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.applyDamaged(0, nothing{})
@@ -659,7 +747,7 @@ func (r *recovery) finishGroups() (lost []*Group, err error) {
 				return nil, at // the file is lost
 			}
 			// It was recycled: a record that had moved forward from it was damaged.
-			if !g.damaged {
+			if !g.damaged || g.wounded {
 				if err := r.damaged(at, []wire.GroupID{g.id}); err != nil {
 					return nil, err
 				}
@@ -673,6 +761,10 @@ func (r *recovery) finishGroups() (lost []*Group, err error) {
 				return nil, err
 			}
 			r.lose(g.id, math.MaxUint64, at)
+		}
+		if l := r.losses[g.id]; l != nil && r.lostAll == nil && !l.promise && l.end &&
+			g.at[controlHard] != 0 && l.term <= g.hard.Term && g.at[controlFlag] == 0 {
+			g.applyWound(l.last, l.term, 0, nothing{})
 		}
 		if g.damaged && g.at[controlFlag] == 0 {
 			lost = append(lost, g)
@@ -794,6 +886,10 @@ func (r *recovery) begin(lost []*Group) error {
 	var marks Batch
 	for _, g := range lost {
 		at := l.damageOf(g.id)
+		if g.wounded {
+			marks.Wound(g, g.compacted, g.compactedTerm, at)
+			continue
+		}
 		marks.add(item{group: g, kind: kindDamaged, a: at.Segment, b: uint64(at.Offset)}, plainRecordBytes)
 	}
 	l.Submit(&marks)

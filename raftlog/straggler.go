@@ -130,7 +130,7 @@ func (j *stragglerJob) collect(l *Log) error {
 			switch {
 			case errors.Is(err, errMoved):
 			case errors.As(err, &damage):
-				l.damagedAtRest(g, damage, &j.batch)
+				l.damagedAtRest(g, damage)
 			case err != nil:
 				return fmt.Errorf("group %d: %w", g.id, err)
 			default:
@@ -203,12 +203,18 @@ func (j *stragglerJob) copy(g *Group, ref blockRef, term wire.Term) (wire.Block,
 	return wire.Block(j.buf[start:len(j.buf):len(j.buf)]), nil
 }
 
-// damagedAtRest marks a group of which a block cannot be copied any more. It
-// must not pin the segment, and must not go on as if the block was there.
-func (l *Log) damagedAtRest(g *Group, at *CorruptionError, batch *rewriteBatch) {
-	l.setDamage(g.id, at)
-	l.o.Events.Damaged(at, []wire.GroupID{g.id})
-	batch.items = append(batch.items, item{group: g, kind: kindDamaged, a: at.Segment, b: uint64(at.Offset)})
+// damagedAtRest reports, once, a group of which a block cannot be copied any more.
+// The block pins its segment until the caller has compacted behind it, or has
+// marked the group with [Batch.Wound]: who leads the group may want to hand over
+// first, and only its caller knows what may be acknowledged of it.
+func (l *Log) damagedAtRest(g *Group, at *CorruptionError) {
+	g.mu.Lock()
+	known := g.hurt != nil
+	g.hurt = at
+	g.mu.Unlock()
+	if !known {
+		l.o.Events.Damaged(at, []wire.GroupID{g.id})
+	}
 }
 
 // encodeRewrite appends what Maintain has handed over, as far as it is still
@@ -252,12 +258,12 @@ func (it *item) refresh(target uint32) bool {
 	case kindRemove:
 		return g.removed && g.at[controlFlag] == target
 	case kindDamaged:
-		if it.a == 0 && it.b == 0 { // not a new one
-			at := g.log.damageOf(g.id)
-			it.a, it.b = at.Segment, uint64(at.Offset)
-			return g.damaged && g.at[controlFlag] == target
+		at := g.log.damageOf(g.id)
+		it.a, it.b, it.data = at.Segment, uint64(at.Offset), nil
+		if g.wounded {
+			it.data = le.AppendUint64(le.AppendUint64(nil, uint64(g.compacted)), uint64(g.compactedTerm))
 		}
-		return !g.damaged && !g.removed
+		return g.damaged && g.at[controlFlag] == target
 	}
 	return false
 }

@@ -18,4 +18,7 @@ var (
 	// ErrUnavailable answers a request for entries or terms behind the last
 	// stored one.
 	ErrUnavailable = errors.New("entries are not stored yet")
+	// ErrDamaged answers a request for entries that are stored and cannot be read
+	// any more. They are to be had from other replicas only.
+	ErrDamaged = errors.New("stored entries are damaged")
 )
