@@ -511,6 +511,33 @@ func kinds() []Kind {
 				{"Context", "hash over what was answered to the entries"},
 			},
 		},
+		{
+			Name:  "Repair",
+			Doc:   "Repair asks the leader for its state: the sender has lost entries, and keeps its promises.",
+			Since: 2,
+			Carries: []Use{
+				{"LogTerm", "term of the entry at Index"},
+				{"Index", "the last entry that the sender has ever acknowledged"},
+			},
+		},
+		{
+			Name:  "Rejoin",
+			Doc:   "Rejoin asks the leader for another replica in the place of the sender, on the same store. Its sender may be no member.",
+			Since: 2,
+			Carries: []Use{
+				{"Reject", "the sender has lost its promises and does not run; otherwise it took the place of one, and is to be what that was"},
+			},
+		},
+		{
+			Name:  "Rejoined",
+			Doc:   "Rejoined tells a store that has lost a replica which one the group has there. It is to the store, not to a replica.",
+			Since: 2,
+			Carries: []Use{
+				{"Reject", "none: no id up to Hint is a member there, or will be"},
+				{"Hint", "the id"},
+				{"Context", "1: it is a voter"},
+			},
+		},
 	}
 }
 
@@ -567,6 +594,8 @@ func records() []Record {
 					Bits: []Bit{
 						{"Joining", "Joining has not applied a membership that it is in."},
 						{"Gone", "Gone was removed from the group: the descriptor is a tombstone, and the id is not used again."},
+						{"Lost", "Lost has forgotten what it promised: it never runs again, and waits for another replica to take its place."},
+						{"Rising", "Rising took the place of a voter that was lost, and asks to become one."},
 					},
 				}},
 			},

@@ -49,6 +49,9 @@ const (
 //	ConfirmResponse    Context
 //	Digest             (no term) Index Commit Hint Context
 //	DigestResponse     (no term) Index Commit Hint Context
+//	Repair             (no term) LogTerm Index
+//	Rejoin             (no term)
+//	Rejoined           (no term) Hint Context
 var shapes = [256]shape{
 	Append:            {fixed: 64, tail: true},
 	AppendResponse:    {fixed: 64, flags: flagReject},
@@ -76,6 +79,9 @@ var shapes = [256]shape{
 	ConfirmResponse:   {fixed: 48},
 	Digest:            {fixed: 64},
 	DigestResponse:    {fixed: 64},
+	Repair:            {fixed: 48},
+	Rejoin:            {fixed: 32, flags: flagReject},
+	Rejoined:          {fixed: 48, flags: flagReject},
 }
 
 // Size returns how many bytes AppendTo appends.
@@ -155,7 +161,7 @@ func (m *Message) AppendTo(dst []byte) []byte {
 	case TimeoutNow:
 		b := (*[40]byte)(out)
 		le.PutUint64(b[32:], uint64(m.Term))
-	case Transfer:
+	case Transfer, Rejoined:
 		b := (*[48]byte)(out)
 		le.PutUint64(b[32:], uint64(m.Hint))
 		le.PutUint64(b[40:], m.Context)
@@ -210,6 +216,10 @@ func (m *Message) AppendTo(dst []byte) []byte {
 		le.PutUint64(b[40:], uint64(m.Commit))
 		le.PutUint64(b[48:], uint64(m.Hint))
 		le.PutUint64(b[56:], m.Context)
+	case Repair:
+		b := (*[48]byte)(out)
+		le.PutUint64(b[32:], uint64(m.LogTerm))
+		le.PutUint64(b[40:], uint64(m.Index))
 	}
 	return dst
 }
@@ -276,7 +286,7 @@ func (m *Message) Decode(src []byte) (n int, err error) {
 	case TimeoutNow:
 		b := (*[40]byte)(src)
 		m.Term = Term(le.Uint64(b[32:]))
-	case Transfer:
+	case Transfer, Rejoined:
 		b := (*[48]byte)(src)
 		m.Hint = Index(le.Uint64(b[32:]))
 		m.Context = le.Uint64(b[40:])
@@ -339,6 +349,10 @@ func (m *Message) Decode(src []byte) (n int, err error) {
 		m.Commit = Index(le.Uint64(b[40:]))
 		m.Hint = Index(le.Uint64(b[48:]))
 		m.Context = le.Uint64(b[56:])
+	case Repair:
+		b := (*[48]byte)(src)
+		m.LogTerm = Term(le.Uint64(b[32:]))
+		m.Index = Index(le.Uint64(b[40:]))
 	}
 	return n, nil
 }

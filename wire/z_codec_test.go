@@ -31,6 +31,9 @@ var sampleMessages = [...]Message{
 	{Kind: ConfirmResponse, Group: 1, From: 2, To: 3, Term: 4, Context: 5},
 	{Kind: Digest, Group: 1, From: 2, To: 3, Index: 4, Commit: 5, Hint: 6, Context: 7},
 	{Kind: DigestResponse, Group: 1, From: 2, To: 3, Index: 4, Commit: 5, Hint: 6, Context: 7},
+	{Kind: Repair, Group: 1, From: 2, To: 3, LogTerm: 4, Index: 5},
+	{Kind: Rejoin, Group: 1, From: 2, To: 3, Reject: true},
+	{Kind: Rejoined, Group: 1, From: 2, To: 3, Hint: 4, Context: 5, Reject: true},
 }
 
 // plainLayouts says which fields the kinds have, for the plain codec.
@@ -61,4 +64,7 @@ var plainLayouts = map[MessageKind]plainLayout{
 	ConfirmResponse:   {term: true, words: []string{"Context"}},
 	Digest:            {term: false, words: []string{"Index", "Commit", "Hint", "Context"}},
 	DigestResponse:    {term: false, words: []string{"Index", "Commit", "Hint", "Context"}},
+	Repair:            {term: false, words: []string{"LogTerm", "Index"}},
+	Rejoin:            {term: false, flags: []string{"Reject"}},
+	Rejoined:          {term: false, words: []string{"Hint", "Context"}, flags: []string{"Reject"}},
 }

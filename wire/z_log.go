@@ -45,7 +45,7 @@ func (m *Message) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 		enc.AddUint64("commit", uint64(m.Commit))
 	case TimeoutNow:
 		enc.AddUint64("term", uint64(m.Term))
-	case Transfer:
+	case Transfer, Rejoined:
 		enc.AddUint64("hint", uint64(m.Hint))
 		enc.AddUint64("context", m.Context)
 	case ReadIndex, Removed, Join:
@@ -89,6 +89,9 @@ func (m *Message) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 		enc.AddUint64("commit", uint64(m.Commit))
 		enc.AddUint64("hint", uint64(m.Hint))
 		enc.AddUint64("context", m.Context)
+	case Repair:
+		enc.AddUint64("logTerm", uint64(m.LogTerm))
+		enc.AddUint64("index", uint64(m.Index))
 	}
 	return nil
 }

@@ -170,10 +170,28 @@ const (
 	//	Hint     digest of the state at Index; zero: there is no majority for one
 	//	Context  hash over what was answered to the entries
 	DigestResponse MessageKind = 26
+	// Repair asks the leader for its state: the sender has lost entries, and
+	// keeps its promises.
+	//
+	//	LogTerm  term of the entry at Index
+	//	Index    the last entry that the sender has ever acknowledged
+	Repair MessageKind = 27
+	// Rejoin asks the leader for another replica in the place of the sender, on
+	// the same store. Its sender may be no member.
+	//
+	//	Reject  the sender has lost its promises and does not run; otherwise it took the place of one, and is to be what that was
+	Rejoin MessageKind = 28
+	// Rejoined tells a store that has lost a replica which one the group has
+	// there. It is to the store, not to a replica.
+	//
+	//	Reject   none: no id up to Hint is a member there, or will be
+	//	Hint     the id
+	//	Context  1: it is a voter
+	Rejoined MessageKind = 29
 )
 
 // MessageKinds is how many kinds there are. They are 1 to MessageKinds.
-const MessageKinds = 26
+const MessageKinds = 29
 
 var messageKindNames = [...]string{
 	Append:            "Append",
@@ -202,6 +220,9 @@ var messageKindNames = [...]string{
 	ConfirmResponse:   "ConfirmResponse",
 	Digest:            "Digest",
 	DigestResponse:    "DigestResponse",
+	Repair:            "Repair",
+	Rejoin:            "Rejoin",
+	Rejoined:          "Rejoined",
 }
 
 // String returns the name of the kind.
@@ -226,7 +247,7 @@ func LastKind(protocol uint16) MessageKind {
 	if protocol < 2 {
 		return ConfirmResponse
 	}
-	return DigestResponse
+	return Rejoined
 }
 
 // Lane is the connection of a store pair that a message travels on. Order is

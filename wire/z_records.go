@@ -227,10 +227,15 @@ const (
 	// Gone was removed from the group: the descriptor is a tombstone, and the id
 	// is not used again.
 	Gone ReplicaState = 2
+	// Lost has forgotten what it promised: it never runs again, and waits for
+	// another replica to take its place.
+	Lost ReplicaState = 4
+	// Rising took the place of a voter that was lost, and asks to become one.
+	Rising ReplicaState = 8
 )
 
 // replicaStateMask has all bits that mean something.
-const replicaStateMask = Joining | Gone
+const replicaStateMask = Joining | Gone | Lost | Rising
 
 // Descriptor is what a store keeps of a replica besides its log; the
 // membership follows it.

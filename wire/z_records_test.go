@@ -8,5 +8,5 @@ var sampleRecords = [...]record{
 	&HardState{Term: 1, Vote: 2, Commit: 3},
 	&Member{Replica: 1, Store: 2, Role: Learner},
 	&Membership{Index: 1, AutoLeave: true, MaxReplica: 3, Members: []Member{{Replica: 1, Store: 2, Role: Learner}}},
-	&Descriptor{Replica: 1, State: Gone},
+	&Descriptor{Replica: 1, State: Rising},
 }
