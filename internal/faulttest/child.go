@@ -63,6 +63,9 @@ func (c *child) open(cfg ChildConfig) error {
 		Logger: zap.New(zapcore.NewCore(encoder, zapcore.Lock(os.Stderr), zap.InfoLevel)),
 	}
 	ec.Tuning.LeaseReads = cfg.Leases
+	if cfg.Death != nil {
+		ec.FS = newMortalFS(*cfg.Death)
+	}
 	if cfg.TLS != nil {
 		files := transport.TLSFiles{Certificate: cfg.TLS.Certificate, Key: cfg.TLS.Key, Authorities: cfg.TLS.Authorities,
 			Failed: func(err error) { fmt.Fprintln(os.Stderr, "certificate:", err) }}
@@ -257,6 +260,8 @@ func (c *child) health(cfg ChildConfig) Response {
 			continue
 		}
 		h.Hosted++
+		h.First += g.Status().First
+		h.Applied += g.Applied()
 		if g.Leader().Replica != 0 {
 			h.Led++
 		}

@@ -37,6 +37,8 @@ type ClusterConfig struct {
 	Cluster uint64
 	// TLS returns the files of a store. Nil means that connections are plain.
 	TLS func(store wire.StoreID) *TLSPaths
+	// Death returns when a store kills itself. Nil means never.
+	Death func(store wire.StoreID) *Death
 	// Leases and Budget are those of ChildConfig.
 	Leases bool
 	Budget int64
@@ -139,6 +141,9 @@ func (c *Cluster) start(id wire.StoreID, lost bool) error {
 	}
 	if c.cfg.TLS != nil {
 		cfg.TLS = c.cfg.TLS(id)
+	}
+	if c.cfg.Death != nil {
+		cfg.Death = c.cfg.Death(id)
 	}
 	if len(c.procs) == 1 {
 		cfg.Tick = tickIntervalAlone

@@ -40,6 +40,8 @@ type ChildConfig struct {
 	// DiskLost is engine.Config.DiskLost. JoinOnly has the store begin no group from
 	// Members, in every life after such a loss.
 	DiskLost, JoinOnly bool
+	// Death is nil for those who live until somebody kills them.
+	Death *Death
 }
 
 // TLSPaths are files as transport.TLSFiles wants them.
@@ -110,6 +112,9 @@ type Health struct {
 	// Made and Installed count snapshots.
 	Made, Installed int64
 	Elections       int64 // campaigns of replicas here
+	// First and Applied are the first entry in the log and the last that was applied,
+	// indexes of all groups added up.
+	First, Applied  wire.Index
 	Joined, Removed int64 // replicas
 	Refused         int64 // connections
 }
