@@ -8,12 +8,16 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"multiraft/wire"
 )
+
+// controlGroups counts them, as tests run side by side.
+var controlGroups atomic.Int64
 
 // controlGroup is a version 1 control group of this test.
 type controlGroup struct {
@@ -28,7 +32,7 @@ func newControlGroup(t *testing.T, controller string) *controlGroup {
 	if _, err := os.Stat(filepath.Join(root, "cgroup.procs")); err != nil {
 		t.Skipf("needs the %s controller of control groups, version 1: %v", controller, err)
 	}
-	g := &controlGroup{t: t, dir: filepath.Join(root, named("group"))}
+	g := &controlGroup{t: t, dir: filepath.Join(root, named(fmt.Sprint("group-", controlGroups.Add(1))))}
 	if err := os.Mkdir(g.dir, 0o700); err != nil {
 		t.Skipf("needs to make control groups: %v", err)
 	}

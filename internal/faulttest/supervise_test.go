@@ -94,7 +94,7 @@ func supervise() (code int, err error) {
 // machine under a name.
 func sweep() error {
 	var all []error
-	for _, dir := range []string{"/run/netns", "/sys/fs/cgroup/freezer", "/sys/fs/cgroup/blkio", os.TempDir()} {
+	for _, dir := range []string{"/run/netns", "/sys/fs/cgroup/freezer", "/sys/fs/cgroup/blkio", "/sys/fs/cgroup/memory", os.TempDir()} {
 		left, err := filepath.Glob(filepath.Join(dir, "faulttest-*"))
 		if err != nil {
 			return err
