@@ -131,6 +131,26 @@ func (e *ReplicaRemovedError) Error() string {
 	return fmt.Sprintf("group %d: replica %d was removed", e.Group, e.Replica)
 }
 
+// BarredError says that a group lost its quorum and was recovered without this
+// replica, see docs/quorum-loss.md. What it holds is left as it is and never used:
+// StartGroup refuses it from then on. The store gets another replica of the group
+// by [Group.AddReplica], which takes its place.
+type BarredError struct {
+	Group   wire.GroupID
+	Replica wire.ReplicaID
+	// Generation counts the recoveries of the group, By is the store that told of
+	// the last one. Both are zero where that is not known, as after a restart.
+	Generation uint64
+	By         wire.StoreID
+}
+
+func (e *BarredError) Error() string {
+	if e.Generation == 0 {
+		return fmt.Sprintf("group %d: replica %d is barred: the group was recovered without it", e.Group, e.Replica)
+	}
+	return fmt.Sprintf("group %d: replica %d is barred: the group was recovered without it, in recovery %d", e.Group, e.Replica, e.Generation)
+}
+
 // SnapshotError says why the snapshot of a group that ends at Index could not be
 // used: it is damaged, cannot be read, or the state machine did not take it. The
 // group needs its state from other replicas or from an export.

@@ -62,6 +62,10 @@ func (s *Store) handleFrame(from wire.StoreID, payload []byte) {
 		set := r.members.Load()
 		node.stranger = 0
 		at := set.place(node.message.From)
+		if at < 0 && r.recovery != nil && r.recovery.Bars(node.message.From) {
+			in.bar(s, r, from, &node.message)
+			continue
+		}
 		if at < 0 && r.takesStranger(from, &node.message) {
 			node.stranger = from
 		} else if at < 0 || set.wire.Members[at].Store != from {
@@ -118,6 +122,9 @@ func (s *Store) handleFrame(from wire.StoreID, payload []byte) {
 // REQUIRES: s.mu is held, for reading at least.
 func (s *Store) noMailbox(from wire.StoreID, r *replica, m *wire.Message) {
 	switch {
+	case r != nil && r.recovery != nil && r.recovery.Bars(m.From):
+		// Those left behind may have gone on among themselves, and added replicas.
+		s.metrics.barredMessages.Add(1)
 	case m.Kind != wire.Join || r != nil && m.To < r.self:
 		s.metrics.strayMessages.Add(1)
 	case r == nil:

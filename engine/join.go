@@ -20,11 +20,17 @@ type JoinRequest struct {
 	From wire.StoreID
 }
 
+// joinWish is a request and the replica that made it.
+type joinWish struct {
+	JoinRequest
+	leader wire.ReplicaID
+}
+
 // joinQueue holds what leaders asked for until somebody asks the embedder.
 // Leaders ask again with each heartbeat, so nothing needs to be kept for long.
 type joinQueue struct {
 	mu   sync.Mutex // guards the fields below; a leaf lock
-	list []JoinRequest
+	list []joinWish
 	// until is when a group may be asked for again: never while it is in the list
 	// or with the embedder, some ticks later after a refusal.
 	until map[wire.GroupID]uint64
@@ -65,7 +71,7 @@ func (s *Store) wantJoin(from wire.StoreID, m *wire.Message) {
 		return
 	}
 	q.until[m.Group] = never
-	q.list = append(q.list, JoinRequest{Group: m.Group, Replica: m.To, From: from})
+	q.list = append(q.list, joinWish{JoinRequest{Group: m.Group, Replica: m.To, From: from}, m.From})
 	select {
 	case q.wake <- struct{}{}:
 	default:
@@ -106,19 +112,21 @@ func (s *Store) joinStep() bool {
 }
 
 // join starts an added replica, if this store has nothing of it yet.
-func (s *Store) join(req JoinRequest) error {
+func (s *Store) join(req joinWish) error {
 	if meta := s.log.Group(req.Group).Meta(); len(meta) > 0 {
 		d, err := decodeDescriptor(meta)
 		switch {
 		case err != nil:
 			return fmt.Errorf("group %d: stored descriptor: %w", req.Group, err)
+		case d.recovery != nil && d.recovery.Bars(req.leader):
+			return &BarredError{Group: req.Group, Replica: req.leader, Generation: d.recovery.Generation}
 		case !d.gone() && req.Replica <= d.Replica:
 			return fmt.Errorf("group %d: %w: replica %d", req.Group, ErrStored, d.Replica)
 		case req.Replica <= d.Replica:
 			return &ReplicaRemovedError{Group: req.Group, Replica: d.Replica}
 		}
 	}
-	cfg, err := s.cfg.Join(req)
+	cfg, err := s.cfg.Join(req.JoinRequest)
 	if err != nil {
 		return err
 	}

@@ -41,6 +41,9 @@ type StoredGroup struct {
 	// Members are those that were stored last, none when the replica joins and
 	// has heard of none.
 	Members []Member
+	// Barred says that the group was recovered from the loss of its quorum without
+	// this replica: StartGroup refuses it with [*BarredError].
+	Barred bool
 }
 
 // Stored lists the groups in the store's log, by id, whether they run or not.
@@ -62,7 +65,7 @@ func (s *Store) Stored() ([]StoredGroup, error) {
 		if d.gone() {
 			continue
 		}
-		list = append(list, StoredGroup{ID: id, Replica: d.Replica, Members: d.members.Members})
+		list = append(list, StoredGroup{ID: id, Replica: d.Replica, Members: d.members.Members, Barred: d.barred()})
 	}
 	return list, nil
 }
@@ -71,7 +74,8 @@ func (s *Store) Stored() ([]StoredGroup, error) {
 // the members to the log; later ones go on from what is stored, and the state
 // machine is given all entries behind what it reports as applied (see
 // [Durable]). A replica that was removed from its group is not started again:
-// [*ReplicaRemovedError].
+// [*ReplicaRemovedError]; nor is one without which its group was recovered from the
+// loss of its quorum: [*BarredError].
 //
 // It does not wait for a leader; ctx bounds nothing but the start itself.
 func (s *Store) StartGroup(ctx context.Context, cfg GroupConfig) (*Group, error) {
@@ -96,7 +100,7 @@ func (s *Store) StartGroup(ctx context.Context, cfg GroupConfig) (*Group, error)
 	if err := r.log.Err(); err != nil {
 		return nil, fmt.Errorf("group %d: stored log: %w", cfg.ID, err)
 	}
-	r.self, r.joining = d.Replica, d.joining()
+	r.self, r.joining, r.recovery = d.Replica, d.joining(), d.recovery
 	r.apply.machine, r.apply.ended, r.logged = cfg.StateMachine, make(chan struct{}), make(chan struct{})
 	r.apply.plan = s.newSnapPlan(&cfg)
 	applied, err := s.begin(ctx, r, &cfg, &d, isNew)
@@ -128,7 +132,7 @@ func (s *Store) logStart(r *replica, m *wire.Membership) {
 	hs, first, last := r.log.HardState(), r.log.First(), r.log.Last()
 	term, err := r.log.Term(last)
 	word.Write(zap.Uint64("group", uint64(r.id)), zap.Uint64("replica", uint64(r.self)), zap.Any("members", m.Members),
-		zap.Uint64("membership", uint64(m.Index)), zap.Uint64("term", uint64(hs.Term)), zap.Uint64("vote", uint64(hs.Vote)),
+		zap.Uint64("membership", uint64(m.Index)), zap.Uint64("recoveries", r.generation()), zap.Uint64("term", uint64(hs.Term)), zap.Uint64("vote", uint64(hs.Vote)),
 		zap.Uint64("commit", uint64(hs.Commit)), zap.Uint64("applied", r.applied.Load()), zap.Uint64("first", uint64(first)),
 		zap.Uint64("last", uint64(last)), zap.Uint64("last term", uint64(term)), zap.NamedError("term error", err))
 }
@@ -227,6 +231,7 @@ func (s *Store) admit(r *replica, d descriptor, isNew bool, applied wire.Index, 
 		Replica:  r.self,
 		Members:  set.wire,
 		Join:     r.joining,
+		Floor:    r.floor(),
 		Tuning:   &s.cfg.Tuning,
 		Priority: priority,
 		Storage:  r.log,

@@ -64,6 +64,11 @@ func (m *memberSet) place(replica wire.ReplicaID) int {
 	return -1
 }
 
+// hosts tells whether a store has a member of the set.
+func (m *memberSet) hosts(store wire.StoreID) bool {
+	return slices.ContainsFunc(m.wire.Members, func(m wire.Member) bool { return m.Store == store })
+}
+
 // memberSets finds the memberships that groups have in common: those that they
 // were started with. Later ones bear the index of their entry, which is each
 // group's own.
@@ -133,25 +138,31 @@ func startMembership(members []Member) *wire.Membership {
 // hard state, in the blob that [raftlog.Group.Meta] returns.
 type descriptor struct {
 	wire.Descriptor
-	members *wire.Membership
+	members  *wire.Membership
+	recovery *wire.Recovery // nil: the group never lost its quorum
 }
 
 func (d *descriptor) encode() []byte {
-	return d.members.AppendTo(d.Descriptor.AppendTo(nil))
+	stored := wire.Stored{Descriptor: d.Descriptor, Members: *d.members}
+	if d.recovery != nil {
+		stored.Recovery = *d.recovery
+	}
+	return stored.AppendTo(nil)
 }
 
 func decodeDescriptor(meta []byte) (d descriptor, err error) {
-	n, err := d.Descriptor.Decode(meta)
-	if err != nil {
-		return d, err
+	stored := new(wire.Stored)
+	err = stored.Decode(meta)
+	d.Descriptor, d.members = stored.Descriptor, &stored.Members
+	if stored.Recovery.Generation != 0 {
+		d.recovery = &stored.Recovery
 	}
-	d.members = new(wire.Membership)
-	_, err = d.members.Decode(meta[n:])
 	return d, err
 }
 
 func (d *descriptor) joining() bool { return d.State&wire.Joining != 0 }
 func (d *descriptor) gone() bool    { return d.State&wire.Gone != 0 }
+func (d *descriptor) barred() bool  { return d.State&wire.Barred != 0 }
 
 // isMember tells whether the replica is in the stored membership.
 func (d *descriptor) isMember() bool {
@@ -169,9 +180,12 @@ func tombstone(replica wire.ReplicaID) []byte {
 
 // description returns the descriptor of r once m is stored.
 func (r *replica) description(m *wire.Membership) descriptor {
-	d := descriptor{Descriptor: wire.Descriptor{Replica: r.self}, members: m}
+	d := descriptor{Descriptor: wire.Descriptor{Replica: r.self}, members: m, recovery: r.recovery}
 	if r.joining && !d.isMember() {
 		d.State = wire.Joining
+	}
+	if r.barred {
+		d.State |= wire.Barred
 	}
 	return d
 }
@@ -200,11 +214,13 @@ func (r *replica) agree(ctx context.Context, cfg *GroupConfig) (d descriptor, is
 			return d, false, &ReplicaRemovedError{Group: r.id, Replica: d.Replica}
 		case d.gone():
 			return joinDescriptor(cfg.Replica, d.Replica), true, nil
+		case d.barred():
+			return d, false, &BarredError{Group: r.id, Replica: d.Replica}
 		case cfg.Snapshot != "":
 			return fault("Snapshot", cfg.Snapshot, "must be left out when the group is stored")
 		case cfg.Replica != 0 && cfg.Replica != d.Replica:
 			return fault("Replica", cfg.Replica, fmt.Sprintf("must be the stored one, %d", d.Replica))
-		case d.members.Index == 0 && !d.joining() && len(cfg.Members) > 0 && !slices.Equal(startMembership(cfg.Members).Members, d.members.Members):
+		case d.members.Index == 0 && d.recovery == nil && !d.joining() && len(cfg.Members) > 0 && !slices.Equal(startMembership(cfg.Members).Members, d.members.Members):
 			return fault("Members", fmt.Sprintf("%+v", cfg.Members), fmt.Sprintf("must be the stored ones, %+v", d.members.Members))
 		}
 		return d, false, nil
@@ -391,6 +407,8 @@ func (r *replica) takesStranger(from wire.StoreID, m *wire.Message) bool {
 	switch m.Kind {
 	case wire.Vote, wire.PreVote, wire.Removed, wire.Append, wire.Heartbeat, wire.Snapshot, wire.Confirm, wire.SnapshotChunk:
 		return true
+	case wire.Bar:
+		return r.members.Load().hosts(from)
 	case wire.TimeoutNow, wire.ReadIndexResponse, wire.ProposeResponse:
 		out := r.outside.Load()
 		return out != nil && out.replica == m.From && out.store == from

@@ -86,6 +86,11 @@ type replica struct {
 	transfers []transfer
 	forwards  []forward // proposals on their way to the leader
 
+	// recovery is the last one of the group from the loss of its quorum, nil when
+	// there was none. It does not change.
+	recovery *wire.Recovery
+	barred   bool // others have recovered the group without this replica
+
 	strangers *strangers
 	lost      uint64    // ticks that the core knows to be lost
 	epoch     uint64    // of the clock, as the core knows it

@@ -105,7 +105,7 @@ func (w *worker) beginInstall(r *replica, in *install) (begun bool) {
 	// snapshot contradicts.
 	w.log.Restart(r.log, in.info.Index, in.info.Term)
 	d := r.description(&in.info.Members)
-	if in.info.Members.Index >= r.members.Load().wire.Index {
+	if at := in.info.Members.Index; at >= r.members.Load().wire.Index && at >= r.floor() {
 		w.log.Meta(r.log, d.encode())
 	}
 	w.log.acks = append(w.log.acks, slotAck{replica: r, install: true})
@@ -431,7 +431,7 @@ func (n *snapshots) verify(name snapfile.Name) (*snapfile.Info, error) {
 func (s *Store) settleLog(ctx context.Context, r *replica, info *snapfile.Info, d *descriptor) error {
 	term, err := r.log.Term(info.Index)
 	agrees := err == nil && term == info.Term
-	newer := info.Members.Index > d.members.Index || len(d.members.Members) == 0
+	newer := info.Members.Index > d.members.Index && info.Members.Index >= r.floor() || len(d.members.Members) == 0
 	if agrees && !newer {
 		return nil
 	}

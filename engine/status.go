@@ -25,6 +25,9 @@ type Status struct {
 	First, Last, Committed, Applied wire.Index
 	// Snapshot is the last entry in the newest snapshot, zero when there is none.
 	Snapshot wire.Index
+	// Recoveries is how often the group was recovered from the loss of its quorum, as
+	// far as this replica has been a survivor of it.
+	Recoveries uint64
 	// Progress of the other members, on a leader.
 	Progress []group.Progress
 	// Err is why the replica stopped, nil while it runs.
@@ -45,6 +48,7 @@ func (g *Group) Status() Status {
 		First:      r.log.First(),
 		Last:       r.log.Last(),
 		Applied:    wire.Index(r.applied.Load()),
+		Recoveries: r.generation(),
 		Err:        r.state(),
 	}
 	st.Snapshot, _ = g.store.snaps.newest(r.id)
@@ -93,6 +97,7 @@ type metrics struct {
 	removed         atomic.Int64
 	badFrames       atomic.Int64
 	strayMessages   atomic.Int64
+	barredMessages  atomic.Int64
 	refusedMessages atomic.Int64
 	droppedAppends  atomic.Int64
 	droppedFrames   atomic.Int64
@@ -134,6 +139,7 @@ type Metrics struct {
 	RemovedReplicas int64 // replicas let go of after their removal
 	BadFrames       int64 // frames dropped for what they held
 	StrayMessages   int64 // messages for or from replicas that are not there
+	BarredMessages  int64 // messages from replicas that a recovery of their group left behind
 	RefusedMessages int64 // messages a core refused
 	DroppedAppends  int64 // appends dropped for want of MaxReceiveBytes
 	DroppedFrames   int64 // frames the transport had no room for
@@ -187,6 +193,7 @@ func (s *Store) Metrics() Metrics {
 		RemovedReplicas: m.removed.Load(),
 		BadFrames:       m.badFrames.Load(),
 		StrayMessages:   m.strayMessages.Load(),
+		BarredMessages:  m.barredMessages.Load(),
 		RefusedMessages: m.refusedMessages.Load(),
 		DroppedAppends:  m.droppedAppends.Load(),
 		DroppedFrames:   m.droppedFrames.Load(),

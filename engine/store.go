@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -625,7 +626,7 @@ func (s *Store) logEvents() raftlog.Events {
 		Failed:         func(err error) { log.Error("log failed", zap.Error(err)) },
 		Ignored: func(name string) {
 			base := filepath.Base(name)
-			if _, ours := promiseSpan(base); !ours && base != snapshotDir {
+			if _, ours := promiseSpan(base); !ours && base != snapshotDir && !strings.HasPrefix(base, recordPrefix) {
 				log.Warn("left a foreign file alone", zap.String("name", name))
 			}
 		},

@@ -266,6 +266,8 @@ func (w *worker) hear(r *replica, box *mailbox, now uint64) (own bool) {
 			var appended bool
 			appended, err = w.takeForwarded(r, &node.message)
 			own = own || appended
+		case wire.Bar:
+			w.takeBar(r, &node.message)
 		case wire.ProposeResponse:
 			err = w.forwardAnswered(r, &node.message, now)
 		default:

@@ -538,6 +538,12 @@ func kinds() []Kind {
 				{"Context", "1: it is a voter"},
 			},
 		},
+		{
+			Name:    "Bar",
+			Doc:     "Bar tells a replica that its group lost its quorum and went on without it.",
+			Since:   2,
+			Carries: []Use{{"Context", "the recovery generation of the group at the sender"}},
+		},
 	}
 }
 
@@ -596,8 +602,22 @@ func records() []Record {
 						{"Gone", "Gone was removed from the group: the descriptor is a tombstone, and the id is not used again."},
 						{"Lost", "Lost has forgotten what it promised: it never runs again, and waits for another replica to take its place."},
 						{"Rising", "Rising took the place of a voter that was lost, and asks to become one."},
+						{"Barred", "Barred was left behind when the group was recovered from the loss of its quorum: it is not started any more."},
 					},
 				}},
+			},
+		},
+		{
+			Name: "Recovery",
+			Recv: "r",
+			Doc:  "Recovery is what a survivor keeps of the last time that its group was recovered from the loss of its quorum.",
+			Fields: []RecordField{
+				{Name: "Generation", Type: "uint64", Doc: "Generation counts the recoveries of the group, from one."},
+				{Name: "Index", Type: "Index", Doc: "Index is the membership entry that the recovery put behind the log of the replica it went on from."},
+				{Name: "Term", Type: "Term", Doc: "Term is that of the entry, above all that survivors knew."},
+				{Name: "Ceiling", Type: "ReplicaID", Doc: "Ceiling bounds the replica ids that may have been given before. Those up to it that are no survivors are barred."},
+				{Name: "Plan", Type: "uint64", Doc: "Plan is the beginning of the hash of the plan that was confirmed."},
+				{Name: "Survivors", Doc: "Survivors are the replicas that go on.", List: &Repeated{Of: "Member"}},
 			},
 		},
 	}

@@ -222,7 +222,7 @@ func (g *Group) leaveByItself() {
 func (g *Group) takeChange(rd *Ready) {
 	index := rd.CommittedLast
 	c := g.log.configs
-	if len(c.at) == 0 || c.at[0] != index || index <= g.members.Index {
+	if len(c.at) == 0 || c.at[0] != index || !g.mayEnter(index) {
 		return
 	}
 	block, err := g.log.block(index)
@@ -236,6 +236,12 @@ func (g *Group) takeChange(rd *Ready) {
 		return
 	}
 	rd.Membership, g.mutable().changing = m, m
+}
+
+// mayEnter says whether the membership of an entry may come into force: it is newer
+// than the one that is, and no recovery of the group has passed it over (G17).
+func (g *Group) mayEnter(index wire.Index) bool {
+	return index > g.members.Index && (g.seldom == nil || index >= g.seldom.floor)
 }
 
 // block returns the block of a membership entry.
@@ -282,6 +288,9 @@ func (g *Group) isMember() bool { return g.slot != noSlot }
 func (g *Group) enter(m *wire.Membership) {
 	old := g.members
 	g.setMembers(m)
+	if g.seldom != nil {
+		g.seldom.floor = 0
+	}
 	if g.isMember() {
 		g.joining = false
 	} else if !g.joining { // what a joiner replays may be older than its own addition

@@ -24,6 +24,11 @@ type Config struct {
 	// or snapshot hold one. Members may be any, this replica alone as a learner
 	// for instance.
 	Join bool
+	// Floor, unless zero, is the membership entry with which the group was recovered
+	// from the loss of its quorum. Memberships of entries in front of it are passed
+	// over: nobody may campaign in one of them any more (G17). Until the replica has
+	// applied that entry, Members should not have it as a voter.
+	Floor wire.Index
 	// Tuning may be shared by groups. Nil means all defaults.
 	Tuning *Tuning
 	// Storage holds the durable log and hard state.
@@ -109,6 +114,9 @@ func (c *Config) Validate() error {
 		return errors.Join(faults...)
 	}
 	validateMembers(c.Members, fault)
+	if c.Join && c.Floor != 0 {
+		fault("Floor: must be zero for a replica that joins")
+	}
 	if c.Join {
 		return errors.Join(faults...)
 	}

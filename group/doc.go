@@ -61,6 +61,10 @@
 //     not applied.
 //   - G16: a read by lease sees all that was committed when it came. The lease ends
 //     before any voter that granted it may grant a vote to another.
+//   - G17: a group that was recovered from the loss of its quorum begins anew with
+//     one membership entry, [Config.Floor]. No membership in front of it comes into
+//     force any more, so who campaigns afterwards has that entry in its log, and
+//     with it all that the recovery took for committed.
 //
 // A broken invariant is a fault of this group alone: it stops, says so in
 // [Group.Err] with a [*FaultError], and takes and gives nothing more. Nothing

@@ -118,6 +118,9 @@ func New(cfg Config) (*Group, error) {
 	}
 	g.setMembers(cfg.Members)
 	g.joining = cfg.Join
+	if cfg.Floor > cfg.Members.Index {
+		g.mutable().floor = cfg.Floor
+	}
 	if err := g.restore(cfg.Applied); err != nil {
 		return nil, err
 	}

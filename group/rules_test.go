@@ -163,6 +163,7 @@ func plainRules() map[wire.MessageKind][3][4]string {
 		wire.SnapshotChunk:   always(asItWas),
 		wire.Digest:          always(asItWas),
 		wire.DigestResponse:  always(asItWas),
+		wire.Bar:             always(asItWas),
 	}
 }
 
@@ -252,7 +253,7 @@ func messageOf(k wire.MessageKind, term wire.Term) wire.Message {
 		m.Context = 1
 	}
 	switch k {
-	case wire.Transfer, wire.ReadIndex, wire.ProposeResponse, wire.Removed, wire.Wake, wire.Join, wire.SnapshotFetch, wire.SnapshotChunk:
+	case wire.Transfer, wire.ReadIndex, wire.ProposeResponse, wire.Removed, wire.Wake, wire.Join, wire.SnapshotFetch, wire.SnapshotChunk, wire.Bar:
 		m.Term = 0 // they have none
 	}
 	return m

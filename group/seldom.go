@@ -11,6 +11,8 @@ type seldom struct {
 	offer   *SnapshotOffer // for the next Ready
 	// changing is the membership handed out and not applied yet.
 	changing *wire.Membership
+	// floor is Config.Floor until a membership from there on is in force.
+	floor wire.Index
 }
 
 // mutable returns g.seldom, to put something in.
@@ -78,5 +80,5 @@ func (s *seldom) hasReady() bool { return len(s.out) > 0 || s.offer != nil }
 
 // empty says whether s may be let go of.
 func (s *seldom) empty() bool {
-	return !s.hasReady() && s.refusal == nil && s.changing == nil
+	return !s.hasReady() && s.refusal == nil && s.changing == nil && s.floor == 0
 }

@@ -176,7 +176,7 @@ func (g *Group) Restore(s SnapshotState) error {
 	// Committed entries are those of every later leader.
 	g.verified, g.answered = s.Index, s.Index
 	g.owesAck = true
-	if g.joining || s.Members.Index > g.members.Index {
+	if g.joining || g.mayEnter(s.Members.Index) {
 		g.enter(s.Members)
 	}
 	return nil

@@ -96,7 +96,7 @@ func (d durability) String() string {
 //mr:hotpath
 func isTermless(k wire.MessageKind) bool {
 	switch k {
-	case wire.Transfer, wire.ReadIndex, wire.ProposeResponse, wire.Removed, wire.Wake, wire.Join, wire.SnapshotFetch, wire.SnapshotChunk, wire.Digest, wire.DigestResponse, wire.Repair, wire.Rejoin, wire.Rejoined:
+	case wire.Transfer, wire.ReadIndex, wire.ProposeResponse, wire.Removed, wire.Wake, wire.Join, wire.SnapshotFetch, wire.SnapshotChunk, wire.Digest, wire.DigestResponse, wire.Repair, wire.Rejoin, wire.Rejoined, wire.Bar:
 		return true
 	}
 	return false

@@ -3,6 +3,7 @@ package raftlog
 import (
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"runtime"
 	"slices"
@@ -39,6 +40,16 @@ func Open(o Options) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", o.Dir, err)
 	}
+	l := newLog(o, lock)
+	r := recovery{l: l}
+	if err := r.run(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", o.Dir, err), r.close(), l.closeFiles())
+	}
+	return l, nil
+}
+
+// newLog returns a log of which nothing is known yet.
+func newLog(o Options, lock io.Closer) *Log {
 	l := &Log{
 		o:          o,
 		lock:       lock,
@@ -50,11 +61,7 @@ func Open(o Options) (*Log, error) {
 	}
 	l.spares.o = &l.o
 	l.table.Store(&segmentTable{})
-	r := recovery{l: l}
-	if err := r.run(); err != nil {
-		return nil, errors.Join(fmt.Errorf("open %s: %w", o.Dir, err), r.close(), l.closeFiles())
-	}
-	return l, nil
+	return l
 }
 
 // recovery is the state of Open.
@@ -89,6 +96,30 @@ type nothing struct{}
 func (nothing) release(uint32, uint32) {}
 
 func (r *recovery) run() error {
+	if err := r.read(); err != nil {
+		return err
+	}
+	lost, err := r.finishGroups()
+	if err != nil {
+		return err
+	}
+	return r.begin(lost)
+}
+
+// look is run without what it writes.
+func (r *recovery) look() error {
+	if err := r.read(); err != nil {
+		return err
+	}
+	if _, err := r.finishGroups(); err != nil {
+		return err
+	}
+	r.l.identity = r.identity.Identity
+	return nil
+}
+
+// read brings back what the files hold.
+func (r *recovery) read() error {
 	if err := r.list(); err != nil {
 		return err
 	}
@@ -104,14 +135,7 @@ func (r *recovery) run() error {
 	if err != nil {
 		return err
 	}
-	if err := r.scanFrom(from); err != nil {
-		return err
-	}
-	lost, err := r.finishGroups()
-	if err != nil {
-		return err
-	}
-	return r.begin(lost)
+	return r.scanFrom(from)
 }
 
 // list sorts out the files of the directory.

@@ -52,6 +52,7 @@ const (
 //	Repair             (no term) LogTerm Index
 //	Rejoin             (no term)
 //	Rejoined           (no term) Hint Context
+//	Bar                (no term) Context
 var shapes = [256]shape{
 	Append:            {fixed: 64, tail: true},
 	AppendResponse:    {fixed: 64, flags: flagReject},
@@ -82,6 +83,7 @@ var shapes = [256]shape{
 	Repair:            {fixed: 48},
 	Rejoin:            {fixed: 32, flags: flagReject},
 	Rejoined:          {fixed: 48, flags: flagReject},
+	Bar:               {fixed: 40},
 }
 
 // Size returns how many bytes AppendTo appends.
@@ -165,7 +167,7 @@ func (m *Message) AppendTo(dst []byte) []byte {
 		b := (*[48]byte)(out)
 		le.PutUint64(b[32:], uint64(m.Hint))
 		le.PutUint64(b[40:], m.Context)
-	case ReadIndex, Removed, Join:
+	case ReadIndex, Removed, Join, Bar:
 		b := (*[40]byte)(out)
 		le.PutUint64(b[32:], m.Context)
 	case ReadIndexResponse, SnapshotResponse:
@@ -290,7 +292,7 @@ func (m *Message) Decode(src []byte) (n int, err error) {
 		b := (*[48]byte)(src)
 		m.Hint = Index(le.Uint64(b[32:]))
 		m.Context = le.Uint64(b[40:])
-	case ReadIndex, Removed, Join:
+	case ReadIndex, Removed, Join, Bar:
 		b := (*[40]byte)(src)
 		m.Context = le.Uint64(b[32:])
 	case ReadIndexResponse, SnapshotResponse:

@@ -34,6 +34,7 @@ var sampleMessages = [...]Message{
 	{Kind: Repair, Group: 1, From: 2, To: 3, LogTerm: 4, Index: 5},
 	{Kind: Rejoin, Group: 1, From: 2, To: 3, Reject: true},
 	{Kind: Rejoined, Group: 1, From: 2, To: 3, Hint: 4, Context: 5, Reject: true},
+	{Kind: Bar, Group: 1, From: 2, To: 3, Context: 4},
 }
 
 // plainLayouts says which fields the kinds have, for the plain codec.
@@ -67,4 +68,5 @@ var plainLayouts = map[MessageKind]plainLayout{
 	Repair:            {term: false, words: []string{"LogTerm", "Index"}},
 	Rejoin:            {term: false, flags: []string{"Reject"}},
 	Rejoined:          {term: false, words: []string{"Hint", "Context"}, flags: []string{"Reject"}},
+	Bar:               {term: false, words: []string{"Context"}},
 }

@@ -48,7 +48,7 @@ func (m *Message) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 	case Transfer, Rejoined:
 		enc.AddUint64("hint", uint64(m.Hint))
 		enc.AddUint64("context", m.Context)
-	case ReadIndex, Removed, Join:
+	case ReadIndex, Removed, Join, Bar:
 		enc.AddUint64("context", m.Context)
 	case ReadIndexResponse, SnapshotResponse:
 		enc.AddUint64("term", uint64(m.Term))

@@ -188,10 +188,14 @@ const (
 	//	Hint     the id
 	//	Context  1: it is a voter
 	Rejoined MessageKind = 29
+	// Bar tells a replica that its group lost its quorum and went on without it.
+	//
+	//	Context  the recovery generation of the group at the sender
+	Bar MessageKind = 30
 )
 
 // MessageKinds is how many kinds there are. They are 1 to MessageKinds.
-const MessageKinds = 29
+const MessageKinds = 30
 
 var messageKindNames = [...]string{
 	Append:            "Append",
@@ -223,6 +227,7 @@ var messageKindNames = [...]string{
 	Repair:            "Repair",
 	Rejoin:            "Rejoin",
 	Rejoined:          "Rejoined",
+	Bar:               "Bar",
 }
 
 // String returns the name of the kind.
@@ -247,7 +252,7 @@ func LastKind(protocol uint16) MessageKind {
 	if protocol < 2 {
 		return ConfirmResponse
 	}
-	return Rejoined
+	return Bar
 }
 
 // Lane is the connection of a store pair that a message travels on. Order is

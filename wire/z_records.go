@@ -232,10 +232,13 @@ const (
 	Lost ReplicaState = 4
 	// Rising took the place of a voter that was lost, and asks to become one.
 	Rising ReplicaState = 8
+	// Barred was left behind when the group was recovered from the loss of its
+	// quorum: it is not started any more.
+	Barred ReplicaState = 16
 )
 
 // replicaStateMask has all bits that mean something.
-const replicaStateMask = Joining | Gone | Lost | Rising
+const replicaStateMask = Joining | Gone | Lost | Rising | Barred
 
 // Descriptor is what a store keeps of a replica besides its log; the
 // membership follows it.
@@ -288,4 +291,93 @@ func (d *Descriptor) Decode(src []byte) (n int, err error) {
 		State:   ReplicaState(state),
 	}
 	return descriptorBytes, nil
+}
+
+// Recovery is what a survivor keeps of the last time that its group was
+// recovered from the loss of its quorum.
+//
+//	 0            8       16     24        32     40
+//	┌────────────┬───────┬──────┬─────────┬──────┬───────┬─────────────┐
+//	│ generation │ index │ term │ ceiling │ plan │ count │ survivors … │
+//	└────────────┴───────┴──────┴─────────┴──────┴───────┴─────────────┘
+type Recovery struct {
+	// Generation counts the recoveries of the group, from one.
+	Generation uint64
+	// Index is the membership entry that the recovery put behind the log of the
+	// replica it went on from.
+	Index Index
+	// Term is that of the entry, above all that survivors knew.
+	Term Term
+	// Ceiling bounds the replica ids that may have been given before. Those up to
+	// it that are no survivors are barred.
+	Ceiling ReplicaID
+	// Plan is the beginning of the hash of the plan that was confirmed.
+	Plan uint64
+	// Survivors are the replicas that go on.
+	Survivors []Member
+}
+
+// recoveryBytes is the size of an encoded Recovery without its survivors.
+const recoveryBytes = 48
+
+// Size returns how many bytes AppendTo appends.
+func (r *Recovery) Size() int {
+	return recoveryBytes + len(r.Survivors)*memberBytes
+}
+
+// AppendTo appends the encoded record to dst.
+//
+// REQUIRES: at most MaxReplicas survivors.
+//
+//mr:hotpath
+func (r *Recovery) AppendTo(dst []byte) []byte {
+	le := binary.LittleEndian
+	dst = le.AppendUint64(dst, r.Generation)
+	dst = le.AppendUint64(dst, uint64(r.Index))
+	dst = le.AppendUint64(dst, uint64(r.Term))
+	dst = le.AppendUint64(dst, uint64(r.Ceiling))
+	dst = le.AppendUint64(dst, r.Plan)
+	dst = le.AppendUint64(dst, uint64(len(r.Survivors)))
+	for i := range r.Survivors {
+		dst = r.Survivors[i].AppendTo(dst)
+	}
+	return dst
+}
+
+// Decode sets r to the record at the start of src and returns its size. An
+// error wraps [ErrBadRecord] and leaves r zero. Survivors is used again where
+// it is large enough.
+func (r *Recovery) Decode(src []byte) (n int, err error) {
+	survivors := r.Survivors[:0]
+	*r = Recovery{}
+	if len(src) < recoveryBytes {
+		return 0, recordTooShort("Recovery", recoveryBytes, len(src))
+	}
+
+	le := binary.LittleEndian
+	b := (*[recoveryBytes]byte)(src)
+	count := le.Uint64(b[40:])
+	if count > MaxReplicas {
+		return 0, badRecord("Recovery", 40, "too many survivors", count)
+	}
+	n = recoveryBytes + int(count)*memberBytes
+	if len(src) < n {
+		return 0, recordTooShort("Recovery", n, len(src))
+	}
+
+	survivors = slices.Grow(survivors, int(count))[:count]
+	for i := range survivors {
+		if _, err := survivors[i].Decode(src[recoveryBytes+i*memberBytes:]); err != nil {
+			return 0, fmt.Errorf("Recovery: survivors[%d]: %w", i, err)
+		}
+	}
+	*r = Recovery{
+		Generation: le.Uint64(b[:]),
+		Index:      Index(le.Uint64(b[8:])),
+		Term:       Term(le.Uint64(b[16:])),
+		Ceiling:    ReplicaID(le.Uint64(b[24:])),
+		Plan:       le.Uint64(b[32:]),
+		Survivors:  survivors,
+	}
+	return n, nil
 }

@@ -12,7 +12,7 @@ import (
 var layers = [][]string{
 	{"cmd", "examples"},
 	{"bench"},
-	{"engine"},
+	{"engine", "recovery"},
 	{"scheduler", "batch", "raftlog", "transport", "group"},
 	{"wire"},
 }
@@ -80,7 +80,7 @@ func importFault(f *File, target string) string {
 		}
 		return ""
 	}
-	if target == "internal/snapfile" && within(f.Dir, "engine") {
+	if target == "internal/snapfile" && (within(f.Dir, "engine") || within(f.Dir, "recovery")) {
 		return "" // a part of the product that no embedder names
 	}
 	if within(target, "internal") {

@@ -104,6 +104,28 @@ func OpenDir(fsys raftlog.FS, path string, noSync bool) (*Dir, Contents, error) 
 	return d, c, nil
 }
 
+// List returns the complete snapshots in a directory, by group and index, and
+// changes nothing. There are none where there is no directory.
+func List(fsys raftlog.FS, path string) ([]Name, error) {
+	names, err := fsys.List(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var list []Name
+	for _, base := range names {
+		if name, suffix, ok := parseName(base); ok && suffix == wholeSuffix {
+			list = append(list, name)
+		}
+	}
+	slices.SortFunc(list, func(a, b Name) int {
+		return cmp.Or(cmp.Compare(a.Group, b.Group), cmp.Compare(a.Index, b.Index))
+	})
+	return list, nil
+}
+
+// Path returns the name of the file of a complete snapshot in a directory.
+func Path(dir string, n Name) string { return filepath.Join(dir, n.base(wholeSuffix)) }
+
 // prepare makes the directory, durably.
 func (d *Dir) prepare() error {
 	d.mu.Lock()
