@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"multiraft/internal/allocs"
 	"multiraft/wire"
 )
 
@@ -399,6 +400,16 @@ func FuzzReader(f *testing.F) {
 		f.Add(c.payload)
 	}
 	f.Fuzz(func(t *testing.T, payload []byte) {
+		// A reader borrows. What it takes is the text of an error, however many
+		// messages a section of columns claims to have.
+		allocs.AtMost(t, 8<<10, func() {
+			var r Reader
+			var m wire.Message
+			r.Reset(payload)
+			for ok := true; ok; {
+				ok, _ = r.Next(&m) // with an error, ok is false
+			}
+		})
 		messages, err := readAll(payload)
 		if err != nil && !errors.Is(err, wire.ErrBadMessage) {
 			t.Fatalf("error of another kind: %v", err)

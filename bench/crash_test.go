@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"multiraft/internal/allocs"
 	"multiraft/wire"
 )
 
@@ -334,6 +335,14 @@ func FuzzPipe(f *testing.F) {
 	_ = w.write(recordAcks, appendAck(newRecord(nil), 0, 3))
 	f.Add(buf.Bytes())
 	f.Fuzz(func(t *testing.T, data []byte) {
+		// Room is made for records as they arrive, at most twice what has, and then
+		// used again.
+		allocs.AtMost(t, uint64(4*pipeBufferBytes+4*len(data)), func() {
+			r := newPipeReader(bytes.NewReader(data))
+			for err := error(nil); err == nil; {
+				_, _, err = r.next()
+			}
+		})
 		r := newPipeReader(bytes.NewReader(data))
 		acked := make([]bitmap, 2)
 		for {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"multiraft/wire"
@@ -43,6 +44,8 @@ const (
 	recordHeaderBytes = 8
 	stateHeadBytes    = 2*4 + 6*8
 	ackBytes          = 4 + 8
+	// pipeBufferBytes are read at a time.
+	pipeBufferBytes = 64 << 10
 	// maxRecordBytes holds a bitmap of half a billion sequence numbers.
 	maxRecordBytes = 64 << 20
 	// maxSequence bounds what a bitmap is grown for.
@@ -146,7 +149,7 @@ type pipeReader struct {
 }
 
 func newPipeReader(r io.Reader) *pipeReader {
-	return &pipeReader{in: bufio.NewReaderSize(r, 1<<20)}
+	return &pipeReader{in: bufio.NewReaderSize(r, pipeBufferBytes)}
 }
 
 // next returns the next record. The body is valid until the next call. At the
@@ -160,14 +163,18 @@ func (r *pipeReader) next() (recordKind, []byte, error) {
 	if n > maxRecordBytes {
 		return 0, nil, fmt.Errorf("%w: %d bytes", errBadRecord, n)
 	}
-	if cap(r.body) < int(n) {
-		r.body = make([]byte, n)
-	}
-	if _, err := io.ReadFull(r.in, r.body[:n]); err != nil {
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
+	// Room is made as bytes arrive, whatever the length says.
+	r.body = r.body[:0]
+	for len(r.body) < int(n) {
+		have := len(r.body)
+		r.body = slices.Grow(r.body, min(int(n)-have, max(have, pipeBufferBytes)))
+		r.body = r.body[:min(int(n), cap(r.body))]
+		if _, err := io.ReadFull(r.in, r.body[have:]); err != nil {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return 0, nil, err
 		}
-		return 0, nil, err
 	}
-	return recordKind(header[0]), r.body[:n], nil
+	return recordKind(header[0]), r.body, nil
 }

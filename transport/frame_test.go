@@ -7,8 +7,13 @@ import (
 	"io"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"testing"
 	"testing/iotest"
+
+	"github.com/cespare/xxhash/v2"
+
+	"multiraft/internal/allocs"
 )
 
 const (
@@ -212,29 +217,46 @@ func FuzzFrameReader(f *testing.F) {
 	f.Add(bytes.Repeat([]byte{0xff}, 64))
 	const limit = 1 << 20
 	f.Fuzz(func(t *testing.T, stream []byte) {
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		r := newFrameReader(bytes.NewReader(stream), 0, testKey, limit)
-		total := 0
-		for {
-			payload, err := r.next()
-			if err != nil {
-				var bad *FrameError
-				if err != io.EOF && err != io.ErrUnexpectedEOF && !errors.As(err, &bad) {
-					t.Fatalf("error of another kind: %v", err)
+		var payloads [][]byte
+		var err error
+		read := func(stream []byte) {
+			payloads = payloads[:0]
+			r := newFrameReader(bytes.NewReader(stream), 0, testKey, limit)
+			for {
+				var payload []byte
+				if payload, err = r.next(); err != nil {
+					return
 				}
-				break
+				payloads = append(payloads, payload)
 			}
-			total += frameHeaderBytes + len(payload)
 		}
-		runtime.ReadMemStats(&after)
-		if total > len(stream) {
-			t.Fatalf("%d bytes of frames out of %d", total, len(stream))
+		// Frames that do not fit leave at most half a chunk unused. A frame of 16
+		// bytes is a slice of 24 here, and the list of them grows.
+		allocs.AtMost(t, uint64(6*len(stream)+2*readChunkBytes+limit+64<<10), func() { read(stream) })
+		var bad *FrameError
+		if err != io.EOF && err != io.ErrUnexpectedEOF && !errors.As(err, &bad) {
+			t.Fatalf("error of another kind: %v", err)
 		}
-		// Frames that do not fit leave at most half a chunk unused.
-		ceiling := uint64(2*len(stream) + 2*readChunkBytes + limit + 64<<10)
-		if got := after.TotalAlloc - before.TotalAlloc; got > ceiling {
-			t.Fatalf("allocated %d bytes for %d", got, len(stream))
+		again := encodeFrames(t, 0, testKey, payloads...)
+		if !bytes.HasPrefix(stream, again) {
+			t.Fatalf("%d frames, encoded again:\n got %x\nfrom %x", len(payloads), again, stream)
+		}
+		// One bit of what was accepted is wrong now, somewhere: the frames in front of
+		// it are the same, and the one with the bit ends the stream.
+		if len(again) == 0 {
+			return
+		}
+		want := slices.Clone(payloads)
+		bit := xxhash.Sum64(again) % uint64(8*len(again))
+		again[bit/8] ^= 1 << (bit % 8)
+		read(again)
+		if len(payloads) >= len(want) || err == io.EOF {
+			t.Fatalf("bit %d of %x flipped unnoticed", bit, again)
+		}
+		for i := range payloads {
+			if !bytes.Equal(payloads[i], want[i]) {
+				t.Fatalf("bit %d of %x changes frame %d", bit, again, i)
+			}
 		}
 	})
 }

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/cespare/xxhash/v2"
+
+	"multiraft/internal/allocs"
 )
 
 func testHello() hello {
@@ -126,7 +128,13 @@ func FuzzHello(f *testing.F) {
 			binary.LittleEndian.PutUint64(b[72:], xxhash.Sum64(b[:72]))
 		}
 		var h hello
-		if err := h.decode(&b); err != nil {
+		var err error
+		allocs.AtMost(t, 4<<10, func() { // an error, at most
+			if e := h.decode(&b); e != nil {
+				err = e
+			}
+		})
+		if err != nil {
 			if err.Error() == "" {
 				t.Fatal("an error without a text")
 			}

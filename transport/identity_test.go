@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"testing"
 
+	"multiraft/internal/allocs"
 	"multiraft/internal/testca"
 )
 
@@ -80,7 +81,9 @@ func FuzzParseIdentity(f *testing.F) {
 		f.Add(uri)
 	}
 	f.Fuzz(func(t *testing.T, uri string) {
-		id, ok := parseIdentity(uri)
+		var id identity
+		var ok bool
+		allocs.AtMost(t, 4<<10, func() { id, ok = parseIdentity(uri) }) // numbers, and the error of one
 		if !ok {
 			return
 		}

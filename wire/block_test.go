@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/cespare/xxhash/v2"
+
+	"multiraft/internal/allocs"
 )
 
 // commands returns n commands of different lengths, the first of them empty.
@@ -143,7 +145,10 @@ func FuzzParseBlock(f *testing.F) {
 	f.Fuzz(func(t *testing.T, src []byte) {
 		// A random sum is never right, so both sides of it are tried.
 		for _, src := range [][]byte{src, withSum(src)} {
-			b, rest, err := ParseBlock(src)
+			var b Block
+			var rest []byte
+			var err error
+			allocs.AtMost(t, errorBytes, func() { b, rest, err = ParseBlock(src) })
 			if err != nil {
 				if !errors.Is(err, ErrBadBlock) {
 					t.Fatal(err)
@@ -158,6 +163,48 @@ func FuzzParseBlock(f *testing.F) {
 			if bytes.Equal(reserved, make([]byte, len(reserved))) && !bytes.Equal(again, b) {
 				t.Fatalf("sealed again\n got %x\nwant %x", again, b)
 			}
+			// The sum of a block picks the bit that is wrong now.
+			flipped := bytes.Clone(b)
+			bit := b.Sum() % uint64(8*len(b))
+			flipped[bit/8] ^= 1 << (bit % 8)
+			if _, _, err := ParseBlock(flipped); err == nil {
+				t.Fatalf("bit %d of %x flipped unnoticed", bit, b)
+			}
+		}
+	})
+}
+
+// FuzzPayloads walks bytes that are a list of payloads or not. Both ways of walking
+// see the same, and what they took is what AppendPayload makes of the commands.
+func FuzzPayloads(f *testing.F) {
+	f.Add([]byte(sealed(1, EntryCommand, commands(4)...).Payloads()))
+	f.Add([]byte{1, 0, 0, 0, 'x', 1, 0, 0, 0, 'y', 0, 0, 0, 0})
+	f.Add([]byte{255, 255, 255, 255, 'x'})
+	f.Fuzz(func(t *testing.T, src []byte) {
+		allocs.AtMost(t, errorBytes, func() {
+			for rest, ok := src, true; ok; {
+				_, rest, ok = NextPayload(rest)
+			}
+		})
+		var again []byte
+		size := 0
+		for rest := src; ; {
+			command, after, ok := NextPayload(rest)
+			guessed, guessedAfter, guessedOK := NextPayloadOf(rest, size)
+			if guessedOK && (!ok || !bytes.Equal(guessed, command) || len(guessedAfter) != len(after)) {
+				t.Fatalf("guessed %x in front of %x, there is %x in front of %x, %t", guessed, guessedAfter, command, after, ok)
+			}
+			if ok && !guessedOK && len(command) == size {
+				t.Fatalf("%d bytes were guessed, and not found", size)
+			}
+			if !ok {
+				if len(again)+len(rest) != len(src) || !bytes.Equal(again, src[:len(again)]) {
+					t.Fatalf("took %x of %x", again, src)
+				}
+				return
+			}
+			again = AppendPayload(again, command)
+			size, rest = len(command), after
 		}
 	})
 }

@@ -6,7 +6,13 @@ import (
 	"errors"
 	"reflect"
 	"testing"
+
+	"multiraft/internal/allocs"
 )
+
+// A decoder borrows (W3), and an error is a line of text. Whatever the bytes claim,
+// it takes no more than that.
+const errorBytes = 4 << 10
 
 // Goal: whatever the bytes, Decode and the plain decoder agree, and what they
 // accept is the one encoding of the message.
@@ -19,7 +25,12 @@ func FuzzMessageDecode(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, src []byte) {
 		var got Message
-		n, err := got.Decode(src)
+		var n int
+		var err error
+		allocs.AtMost(t, errorBytes, func() {
+			got = Message{}
+			n, err = got.Decode(src)
+		})
 		want, wantN, ok := plainDecode(src)
 		if ok != (err == nil) || err != nil && !errors.Is(err, ErrBadMessage) {
 			t.Fatalf("Decode error %v, plain decoder ok %t", err, ok)
@@ -84,7 +95,11 @@ func FuzzRecordDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, src []byte) {
 		for _, r := range sampleRecords {
 			got := newRecord(r)
-			n, err := got.Decode(src)
+			var n int
+			var err error
+			// Of records only a Membership holds others: as many as MaxReplicas, each
+			// as large in memory as it is encoded.
+			allocs.AtMost(t, errorBytes+uint64(len(src)), func() { n, err = got.Decode(src) })
 			if err != nil {
 				if !errors.Is(err, ErrBadRecord) || n != 0 || !reflect.DeepEqual(got, newRecord(r)) {
 					t.Fatalf("%T: Decode = %d, %v: %+v", r, n, err, got)
