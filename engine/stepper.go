@@ -102,6 +102,18 @@ func (d *Stepper) Woken() Work {
 // Stored returns what the log of the store has durable of a group.
 func (d *Stepper) Stored(id wire.GroupID) *raftlog.Group { return d.store.log.Group(id) }
 
+// Incarnation returns which life of its disk the store is in, as its hellos say.
+func (d *Stepper) Incarnation() uint64 { return d.store.log.Identity().Incarnation }
+
+// Outlived tells the store that a peer has met a later life of it, as the transport
+// does whose connection was refused for that. It returns the life that the store is
+// in from then on, see Config.DiskLost.
+func (d *Stepper) Outlived(peer wire.StoreID, met uint64) uint64 { return d.store.outlived(peer, met) }
+
+// BatchDone tells whether every command of a batch that was given to ProposeBatch
+// has its result, so that Wait does not block.
+func (d *Stepper) BatchDone(b *Batch) bool { return b.left.Load() == 0 }
+
 // Tick advances logical time by one, and the store's clock by a TickInterval if
 // Config.Clock was not given.
 func (d *Stepper) Tick() {

@@ -173,6 +173,9 @@ func (k *checker) sent(f *frame) {
 		k.fail(ruleFailed, "store %d sends to store %d after it failed: %v", f.from+1, f.to+1, err)
 		return
 	}
+	if s.rolled {
+		return // nobody listens
+	}
 	k.reader.Reset(f.payload)
 	for {
 		m := &k.message
@@ -206,6 +209,10 @@ func (k *checker) look(f *frame, m *wire.Message) {
 		return
 	}
 	model, s := &k.groups[g], k.c.sites[f.from]
+	if k.c.rosters[g].dies(m.From) {
+		k.fail(ruleMembers, "store %d speaks for a replica that was lost with its disk: %s", f.from+1, describe(m))
+		return
+	}
 	switch m.Kind {
 	case wire.Append, wire.Heartbeat, wire.Snapshot, wire.Quiesce:
 		k.leads(g, m.From, m.Term)
@@ -439,8 +446,8 @@ func (k *checker) hasQuorum(g int, m *wire.Message, config *engine.Membership, i
 // in lives before.
 func (k *checker) wakes(s *site, g int) {
 	model, st := &k.groups[g], s.groups[g].Status()
-	if st.Err != nil {
-		return // audit has seen to it
+	if st.Err != nil || s.rolled {
+		return // audit has seen to it, or it knows of nothing
 	}
 	// In the same term nothing that was acknowledged is replaced.
 	if a := model.acked[st.Self.Replica]; st.Term == a.term && st.Last < a.index {
@@ -675,6 +682,9 @@ func (k *checker) audit(s *site, g int) {
 			groupID(g), s.at+1, st.Term, st.Committed, st.Applied, old.term, old.committed, old.applied)
 	}
 	*old = audit{st.Term, st.Committed, st.Applied}
+	if s.rolled {
+		return // nobody hears of what it says now, and what it promised is lost
+	}
 	model.begun[st.Term] = true // of a life before, perhaps, that told nobody
 	if promised := model.promised[st.Self.Replica]; st.Term < promised {
 		k.fail(ruleForward, "group %d: store %d is in term %d, but sent promises in term %d", groupID(g), s.at+1, st.Term, promised)

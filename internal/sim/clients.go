@@ -82,11 +82,18 @@ func (c *cluster) act(cl *client) {
 	cl.turn++
 	cl.open = 0
 	g := r.IntN(len(c.shape.members))
+	var b *batched
+	if r.chance(c.shape.batches) {
+		b = &batched{}
+	}
 	for range 1 + r.IntN(c.shape.burst) {
 		if r.chance(0.3) {
 			g = r.IntN(len(c.shape.members))
 		}
-		c.submit(cl, g, r.chance(c.shape.reads))
+		c.submit(cl, g, r.chance(c.shape.reads), b)
+	}
+	if b != nil && b.site != nil {
+		c.propose(b)
 	}
 	wait := r.between(time.Second, 4*time.Second) // for answers
 	if cl.open == 0 {
@@ -101,7 +108,8 @@ func (c *cluster) wake(cl *client, wait time.Duration) {
 }
 
 // submit gives one operation to a store.
-func (c *cluster) submit(cl *client, g int, read bool) {
+// Writes join the batch if there is one and it is for the same store.
+func (c *cluster) submit(cl *client, g int, read bool, b *batched) {
 	r := c.clientRandom
 	site := cl.guess[g]
 	if r.chance(0.05) || read && r.chance(0.5) {
@@ -114,9 +122,12 @@ func (c *cluster) submit(cl *client, g int, read bool) {
 	}
 	o := c.newOp(g, site, read)
 	o.client, o.turn = cl, cl.turn
-	if read {
+	switch {
+	case read:
 		c.read(o)
-	} else {
+	case b != nil && (b.site == nil || b.site == s):
+		c.gather(b, s, o, r.IntN(c.shape.command+1))
+	default:
 		c.write(o, r.IntN(c.shape.command+1))
 	}
 	if o.state == opWaiting {

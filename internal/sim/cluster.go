@@ -34,8 +34,9 @@ type cluster struct {
 
 	faults, clientRandom, machines, plantRandom, operator random
 
-	coups   int // leaders yet to be elected that will fall
-	schisms int // memberships yet to be sent that will meet a split
+	loss    *loss // what happened to a whole disk, until it is mended
+	coups   int   // leaders yet to be elected that will fall
+	schisms int   // memberships yet to be sent that will meet a split
 
 	// After the faults.
 	calm    bool
@@ -155,6 +156,11 @@ func (c *cluster) happen(e *event) {
 	}
 	switch e.kind {
 	case eventStep:
+		if s.hung && (s.writes(int(e.arg)) || s.blocks[e.arg]) {
+			c.count(stepsHung)
+			s.stuck = append(s.stuck, *e)
+			return
+		}
 		s.step(int(e.arg))
 	case eventTick:
 		s.ticks()
@@ -172,8 +178,12 @@ func (c *cluster) becalm() {
 	c.calm = true
 	c.network.mend()
 	for _, s := range c.sites {
+		if s.rolled {
+			s.wipe()
+		}
 		s.slow = 1
 		s.resume()
+		s.goOn()
 		s.volume.crashIn, s.volume.failSyncIn, s.volume.failWriteIn = 0, 0, 0
 		s.volume.fill(0)
 		if s.store == nil {
@@ -253,6 +263,9 @@ func (c *cluster) disagree(g int) string {
 	leader, st := c.leading(g)
 	if leader == nil {
 		return "no leader"
+	}
+	if c.loss != nil && !c.loss.mended[g] {
+		return fmt.Sprintf("the replica on store %d is not replaced", c.loss.site.at+1)
 	}
 	if isJoint(st.Members) {
 		if !c.rosters[g].busy {

@@ -20,6 +20,7 @@ const (
 	framesCut
 	framesRefused
 	framesUnreceived
+	framesOutlived
 	linksDown
 	syncs
 	diskErrors
@@ -36,6 +37,13 @@ const (
 	oneWayCuts
 	storms
 	slowDisks
+	slowReads
+	hungDisks
+	stepsHung
+	wipedDisks
+	copiedDisks
+	rolledBackDisks
+	storesMended
 	fullDisks
 	clockDrifts
 	clockJumps
@@ -48,6 +56,7 @@ const (
 	writesRefused
 	writesUnknown
 	writesTooLarge
+	batchesProposed
 	readsAnswered
 	readsFailed
 	readsStale
@@ -76,10 +85,10 @@ const (
 
 var counterNames = [counters]string{
 	"frames sent", "messages sent", "frames lost", "frames duplicated", "frames reordered", "frames delayed", "frames late", "frames cut",
-	"frames refused", "frames unreceived", "links down", "syncs", "disk errors", "crashes", "crashes in a step",
+	"frames refused", "frames unreceived", "frames between stores that were outlived", "links down", "syncs", "disk errors", "crashes", "crashes in a step",
 	"crashes in recovery", "process kills", "power cuts", "restarts", "clean stops", "pauses", "isolations", "splits",
-	"one-way cuts", "storms", "slow disks", "full disks", "clock drifts", "clock jumps", "usurpations", "schisms", "coups", "opens without room", "leaders elected", "writes acknowledged", "writes refused", "writes unknown",
-	"writes too large", "reads answered", "reads failed", "reads of old states", "old states refreshed", "reads of states of unknown age", "reads under a lease", "duels of leaders", "commands applied",
+	"one-way cuts", "storms", "slow disks", "slow reads", "hung disks", "steps on a hung disk", "wiped disks", "copied disks", "disks rolled back", "stores mended", "full disks", "clock drifts", "clock jumps", "usurpations", "schisms", "coups", "opens without room", "leaders elected", "writes acknowledged", "writes refused", "writes unknown",
+	"writes too large", "batches proposed", "reads answered", "reads failed", "reads of old states", "old states refreshed", "reads of states of unknown age", "reads under a lease", "duels of leaders", "commands applied",
 	"member changes asked for", "member changes made", "member changes refused", "member changes unknown", "joint configurations left",
 	"replica ids to be reused", "transfers asked for", "campaigns asked for", "replicas joined", "replicas started by hand", "replicas removed", "starts barred by a tombstone", "groups stopped",
 	"states captured", "states restored",

@@ -22,6 +22,9 @@ const (
 	faultOneWay                       // some links lose everything in one direction
 	faultStorm                        // all links lose, delay, repeat
 	faultSlowDisk                     // one disk takes long
+	faultHungDisk                     // calls to one disk do not return for a while
+	faultWipe                         // one disk loses everything
+	faultRollBack                     // one disk becomes what it was earlier
 	faultDiskError                    // a sync or a write fails, for good
 	faultDiskFull                     // one disk has hardly any room for a while
 	faultClock                        // one clock changes its rate, or jumps
@@ -32,7 +35,7 @@ const (
 )
 
 var faultNames = [faultKinds]string{
-	"crash", "crash-in-step", "kill", "power-cut", "stop", "pause", "isolate", "split", "one-way", "storm", "slow-disk", "disk-error", "disk-full", "clock", "usurp", "schism", "coup",
+	"crash", "crash-in-step", "kill", "power-cut", "stop", "pause", "isolate", "split", "one-way", "storm", "slow-disk", "hung-disk", "wipe", "roll-back", "disk-error", "disk-full", "clock", "usurp", "schism", "coup",
 }
 
 func (k faultKind) String() string { return faultNames[k] }
@@ -104,7 +107,7 @@ func (c *cluster) strike(k faultKind) {
 	case faultPowerCut:
 		c.powerCut()
 	case faultStop:
-		if s.store != nil && !s.paused {
+		if s.store != nil && !s.paused && !s.hung {
 			c.count(cleanStops)
 			s.stop()
 		}
@@ -138,6 +141,33 @@ func (c *cluster) strike(k faultKind) {
 		c.count(slowDisks)
 		s.slow = 1 + 100*r.Float64()
 		c.later(lasts, func() { s.slow = 1 })
+	case faultHungDisk:
+		if !s.hung {
+			c.count(hungDisks)
+			s.hang(pick(r, time.Duration(1), 1, 1, 5) * lasts)
+		}
+	case faultWipe:
+		c.attempt(s, func() bool { return true }, func() {
+			c.lose(s)
+			s.wipe()
+		})
+	case faultRollBack:
+		if s.store == nil || s.rolled || s.failing || c.loss != nil {
+			return
+		}
+		if s.copied == nil {
+			s.copyDisk()
+		}
+		// A copy is known for one by peers that have met two later lives.
+		for n := range 2 {
+			c.later(time.Duration(n+1)*lasts/3, func() {
+				if s.store != nil && s.copied != nil && !s.isOutlived() && !c.calm {
+					c.count(crashes)
+					s.crash(s.crashOptions())
+				}
+			})
+		}
+		c.later(lasts, func() { c.attempt(s, s.isOutlived, func() { s.rollBack(lasts) }) })
 	case faultDiskError:
 		if r.chance(0.5) {
 			s.volume.failSyncIn = 1 + r.IntN(10)
@@ -164,6 +194,21 @@ func (c *cluster) strike(k faultKind) {
 	case faultCoup:
 		c.coups += 1 + r.IntN(6)
 	}
+}
+
+// attempt has a disk lost as soon as the cluster can do without, if that is soon.
+func (c *cluster) attempt(s *site, ready func() bool, strike func()) {
+	until := c.now + 5*time.Second
+	var poll func()
+	poll = func() {
+		switch {
+		case c.canLose(s) && ready():
+			strike()
+		case c.now < until && c.loss == nil && !c.calm:
+			c.later(50*time.Millisecond, poll)
+		}
+	}
+	poll()
 }
 
 // usurp cuts off a store, and at times prepares its fall: another store loses sight

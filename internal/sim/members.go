@@ -18,10 +18,11 @@ type roster struct {
 	ids  []wire.ReplicaID       // in the order they were given
 	busy bool                   // a change is on its way
 	gone map[wire.ReplicaID]bool
+	dead map[wire.ReplicaID]bool // lost with their disks
 }
 
 func newRoster(members []engine.Member) *roster {
-	r := &roster{home: make(map[wire.ReplicaID]int), gone: make(map[wire.ReplicaID]bool)}
+	r := &roster{home: make(map[wire.ReplicaID]int), gone: make(map[wire.ReplicaID]bool), dead: make(map[wire.ReplicaID]bool)}
 	for _, m := range members {
 		r.give(m.Replica, siteOf(m.Store))
 	}
@@ -198,7 +199,7 @@ func (c *cluster) start(g int) {
 		}
 		for _, m := range known.groups[g].Membership().Members {
 			s := c.sites[siteOf(m.Store)]
-			if s.store == nil || s.paused || s.failing || s.stopping[g] || s.replicas[g] >= m.Replica {
+			if s.store == nil || s.paused || s.hung || s.failing || s.stopping[g] || s.replicas[g] >= m.Replica || s.rolled || known.rolled || c.rosters[g].dies(m.Replica) {
 				continue
 			}
 			stored := s.stores(g, m.Replica)
@@ -275,6 +276,10 @@ func isJoint(members []engine.Member) bool {
 // errNotNow is what an embedder may answer when a replica was added to its store.
 var errNotNow = errors.New("simulated embedder is busy")
 
+// errLost is what an embedder has to answer when a replica of a lost disk is wanted:
+// it may have voted before it was made a learner. See docs/membership.md.
+var errLost = errors.New("simulated embedder knows that the replica was lost")
+
 // joins answers a leader that wants a replica to run here.
 func (s *site) joins(req engine.JoinRequest) (engine.GroupConfig, error) {
 	c := s.c
@@ -284,6 +289,9 @@ func (s *site) joins(req engine.JoinRequest) (engine.GroupConfig, error) {
 	g := groupOf(req.Group)
 	if at, ok := c.rosters[g].home[req.Replica]; !ok || at != s.at {
 		c.check.fail(ruleMembers, "group %d: store %d is to run replica %d, which was not added there", req.Group, s.at+1, req.Replica)
+	}
+	if c.rosters[g].dies(req.Replica) {
+		return engine.GroupConfig{}, errLost
 	}
 	c.note("store %d joins group %d as replica %d", s.at+1, req.Group, req.Replica)
 	s.forget(g)
@@ -309,6 +317,12 @@ func (s *site) noteJoined() {
 func (s *site) adopt(g int, handle *engine.Group, m *machine) {
 	s.groups[g], s.machines[g], s.audits[g] = handle, m, audit{}
 	s.replicas[g] = handle.Status().Self.Replica
+	if s.rolled {
+		return // it may be anything that it was some time
+	}
+	if s.c.rosters[g].dies(s.replicas[g]) {
+		s.c.check.fail(ruleMembers, "group %d: store %d runs replica %d, which was lost with its disk", groupID(g), s.at+1, s.replicas[g])
+	}
 	if s.c.rosters[g].gone[s.replicas[g]] {
 		s.c.check.fail(ruleMembers, "group %d: store %d runs replica %d again, which was removed", groupID(g), s.at+1, s.replicas[g])
 	}
@@ -382,7 +396,7 @@ func (s *site) startGroups() error {
 		known[g], joined[g] = true, group.Replica != replicaID(g, s.at)
 	}
 	for g, members := range c.shape.members {
-		if !known[g] && !isMember(members, s.at) {
+		if !known[g] && (s.reborn || !isMember(members, s.at)) {
 			s.forget(g)
 			continue
 		}

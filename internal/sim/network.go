@@ -45,6 +45,10 @@ type frame struct {
 	sum      uint64 // of the payload when it was sent
 	link     *link
 	late     bool
+
+	// Of the sender when it was sent.
+	life        uint32
+	incarnation uint64
 }
 
 func newNetwork(c *cluster) *network {
@@ -64,7 +68,8 @@ func (n *network) mend() {
 // send takes a frame from a store and decides what becomes of it.
 func (n *network) send(from, to int, lane wire.Lane, payload []byte) error {
 	c, l := n.c, n.link(from, to)
-	f := frame{from: from, to: to, lane: lane, payload: payload, sum: xxhash.Sum64(payload), link: l}
+	f := frame{from: from, to: to, lane: lane, payload: payload, sum: xxhash.Sum64(payload), link: l,
+		life: c.sites[from].life, incarnation: c.sites[from].stepper.Incarnation()}
 	c.trace.mix(f.sum)
 	c.check.sent(&f)
 	c.count(framesSent)
@@ -138,6 +143,10 @@ func (n *network) arrive(f *frame) {
 	}
 	if xxhash.Sum64(f.payload) != f.sum {
 		c.check.fail(ruleFrames, "store %d changed a frame to store %d after it was sent", f.from+1, f.to+1)
+		return
+	}
+	if !n.greets(f) {
+		c.count(framesOutlived)
 		return
 	}
 	if !s.peers[f.from] {

@@ -47,6 +47,7 @@ type shape struct {
 	keep      uint64        // entries in front of one
 	heavy     int           // largest filler of one
 	mixed     bool          // stores have election time-outs and leases of their own
+	batches   float64       // share of bursts whose writes are proposed together
 	forward   bool          // followers pass proposals on to the leader
 	stale     float64       // share of reads that may be old
 	changes   time.Duration // between two changes of members; zero: none
@@ -133,6 +134,7 @@ func drawShape(p Plan) shape {
 	s.snapshots = r.chance(0.8)
 	s.entries, s.keep, s.heavy = pick(r, uint64(3), 20, 200), pick(r, uint64(1), 10, 100), pick(r, 0, 2000, 50_000)
 	s.forward = r.chance(0.5)
+	s.batches = pick(r, 0, 0.2, 0.8)
 	s.mixed = r.chance(0.3)
 	s.stale = pick(r, 0, 0.2, 0.5)
 	if r.chance(0.5) {
@@ -204,7 +206,7 @@ func (s *shape) turmoil(r random) {
 	if !s.ordered {
 		s.late = 0.05
 	}
-	for _, k := range []faultKind{faultSlowDisk, faultCrash, faultPause, faultIsolate, faultClock} {
+	for _, k := range []faultKind{faultSlowDisk, faultHungDisk, faultCrash, faultPause, faultIsolate, faultClock} {
 		s.weights[k] = 1
 	}
 }
@@ -262,6 +264,9 @@ func (s *shape) String() string {
 	}
 	if s.mixed {
 		b.WriteString("; each store with its own time-out, with leases or without;")
+	}
+	if s.batches > 0 {
+		fmt.Fprintf(&b, "; %g of writes in batches;", s.batches)
 	}
 	if s.forward {
 		b.WriteString("; proposals are forwarded;")

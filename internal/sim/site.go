@@ -44,6 +44,21 @@ type site struct {
 	paused bool
 	held   []event // what would have happened in the pause
 	slow   float64 // disk latency is multiplied by it
+
+	hangs  int             // counts them
+	hung   bool            // calls to the disk do not return
+	blocks []bool          // parts that wait for one, besides those that write
+	stuck  []event         // steps of parts that wait
+	owes   []time.Duration // what reads took in the last step of a part
+
+	batches []*batched // in flight
+
+	met       []meeting // by site. Peers keep what they have met: a store that forgets lets a copy in
+	copied    *copied   // of the disk, nil for none
+	rolled    bool      // the disk is such a copy
+	copyLives int       // on it. With each it takes the next incarnation, until peers could not tell it from the true one
+	blank     bool      // the disk is lost, and the store says so
+	reborn    bool      // it was lost some time, so no group begins here from its first members
 }
 
 func newSite(c *cluster, at int) *site {
@@ -53,6 +68,7 @@ func newSite(c *cluster, at int) *site {
 	s.clock = siteClock{c: c, rate: 1}
 	s.clock.drift(s.random)
 	s.volume = newVolume(s)
+	s.met = make([]meeting, c.shape.stores)
 	s.kept = make([]*machineState, len(c.shape.members))
 	for g := range s.kept {
 		if c.shape.durable {
@@ -69,6 +85,11 @@ func (s *site) open() {
 	if s.store != nil {
 		return
 	}
+	if s.rolled {
+		if s.copyLives++; s.copyLives > 1 {
+			s.wipe()
+		}
+	}
 	s.life++
 	c.note("store %d opens, life %d", s.at+1, s.life)
 	s.end = &transportEnd{site: s, life: s.life}
@@ -79,7 +100,7 @@ func (s *site) open() {
 		MaxGroupInflightBytes: c.shape.groupBytes, CacheBytes: c.shape.cacheBytes,
 		MaxReceiveBytes: c.shape.receiveBytes, MaxApplyBytes: c.shape.applyBytes,
 		Seed: s.random.Uint64() | 1, SnapshotEntries: c.shape.entries, KeepEntries: c.shape.keep, SnapshotChunkBytes: 1 << 10,
-		ForwardProposals: c.shape.forward, Clock: &s.clock, Join: s.joins, Events: engine.Events{ReplicaRemoved: s.removed},
+		ForwardProposals: c.shape.forward, Clock: &s.clock, DiskLost: s.blank || s.rolled, Join: s.joins, Events: engine.Events{ReplicaRemoved: s.removed},
 	})
 	if err != nil {
 		s.stillborn(err)
@@ -94,6 +115,7 @@ func (s *site) open() {
 	s.replicas = make([]wire.ReplicaID, len(c.shape.members))
 	s.joining = make([]*machine, len(c.shape.members))
 	s.stopping = make([]bool, len(c.shape.members))
+	s.blocks, s.owes = make([]bool, len(s.parts)), make([]time.Duration, len(s.parts))
 	if err := s.startGroups(); err != nil {
 		s.store = nil
 		s.stillborn(err)
@@ -143,6 +165,10 @@ func (s *site) openSoon(delay time.Duration) {
 		if s.store != nil || s.life != life {
 			return
 		}
+		if s.hung {
+			s.openSoon(100 * time.Millisecond)
+			return
+		}
 		s.c.count(restarts)
 		if !s.c.calm && s.c.shape.weights[faultCrashInStep] > 0 && s.random.chance(0.2) {
 			s.volume.crashIn, s.volume.crashAs = 1+s.random.IntN(20), s.crashOptions()
@@ -167,6 +193,7 @@ func (s *site) fall() {
 	c.note("store %d is down", s.at+1)
 	c.counts[readsLeased] += uint64(s.store.Metrics().LeaseReads)
 	s.store, s.stepper, s.groups, s.machines = nil, nil, nil, nil
+	s.stuck, s.batches = nil, nil
 	s.volume.restore()
 	s.resume() // what was held finds nobody
 	for peer := range c.sites {
@@ -276,7 +303,9 @@ func (s *site) wake(part int) {
 	if part == s.logPart() {
 		s.stepper.BeginLog()
 	}
-	s.c.agenda.add(event{at: s.c.now + s.pace(part), kind: eventStep, site: int16(s.at), life: s.life, arg: int32(part)})
+	delay := s.pace(part) + s.owes[part]
+	s.owes[part] = 0
+	s.c.agenda.add(event{at: s.c.now + delay, kind: eventStep, site: int16(s.at), life: s.life, arg: int32(part)})
 }
 
 // maintainLater has the background work of the log take a step now and then
@@ -322,6 +351,7 @@ func (s *site) step(part int) {
 	s.parts[part] = false
 	workers := s.stepper.Workers()
 	busy := false
+	s.volume.reads = 0
 	switch {
 	case part < workers:
 		busy = s.stepper.Worker(part)
@@ -339,6 +369,9 @@ func (s *site) step(part int) {
 	default:
 		busy = s.stepper.Applier(part - workers)
 	}
+	if s.volume.reads > 0 && (s.hung || s.slow > 1) {
+		s.readSlowly(part)
+	}
 	if busy {
 		s.c.trace.mix(uint64(part) + 1)
 		if s.store != nil {
@@ -346,6 +379,50 @@ func (s *site) step(part int) {
 		}
 		s.poke()
 	}
+}
+
+// writes says whether a part writes to the disk in every step.
+func (s *site) writes(part int) bool {
+	return part == s.logPart() || part == s.maintainPart() || part == s.snapshotPart() || part == s.joinPart()
+}
+
+// readSlowly has a part that has read from a slow disk begin its next step later,
+// and from a hung one when that goes on. The step itself was one event.
+func (s *site) readSlowly(part int) {
+	s.c.count(slowReads)
+	if s.hung {
+		s.blocks[part] = true
+		return
+	}
+	s.owes[part] += time.Duration(float64(s.volume.reads) * s.slow * float64(s.random.between(0, s.c.shape.syncMin)))
+}
+
+// hang lets no call to the disk return for a while, or until the calm.
+func (s *site) hang(lasts time.Duration) {
+	s.c.note("the disk of store %d hangs for %v", s.at+1, lasts)
+	s.hung = true
+	s.hangs++
+	hangs := s.hangs
+	s.c.later(lasts, func() {
+		if s.hangs == hangs {
+			s.goOn()
+		}
+	})
+}
+
+// goOn ends the hang of the disk.
+func (s *site) goOn() {
+	if !s.hung {
+		return
+	}
+	s.c.note("the disk of store %d goes on", s.at+1)
+	s.hung = false
+	clear(s.blocks)
+	for _, e := range s.stuck {
+		e.at = s.c.now + s.pace(int(e.arg))
+		s.c.agenda.add(e)
+	}
+	s.stuck = nil
 }
 
 // stepLog lets the log take a step. A store hears of a write or sync that failed
@@ -364,6 +441,9 @@ func (s *site) stepLog() bool {
 func (s *site) look() {
 	if s.store == nil {
 		return
+	}
+	if len(s.batches) > 0 && !s.volume.crashed {
+		s.lookAtBatches()
 	}
 	if s.volume.crashed {
 		s.c.count(crashesInStep)

@@ -37,6 +37,7 @@ type volume struct {
 	crashed     bool             // it happened
 	failed      bool             // a call failed in this life, or there was no room
 	capacity    int64            // 0: no limit
+	reads       int              // in the step under way
 }
 
 func newVolume(s *site) *volume {
@@ -59,6 +60,9 @@ func (v *volume) call(op vfs.Op) vfs.Fault {
 		return vfs.Fault{Err: errCrashed}
 	}
 	if !op.Kind.Mutates() {
+		if op.Kind == vfs.OpRead {
+			v.reads++
+		}
 		return vfs.Fault{}
 	}
 	if v.crashIn > 0 {

@@ -1,0 +1,261 @@
+package sim
+
+import (
+	"fmt"
+	"time"
+
+	"multiraft/engine"
+	"multiraft/group"
+	"multiraft/internal/vfs"
+	"multiraft/wire"
+)
+
+// A loss is what happens to a whole disk: it is wiped, or an older copy of it comes
+// back. What the replicas on it promised is destroyed with it, so they are dead:
+// their ids must never promise anything again, and the operator replaces them. Raft
+// bears that as long as a majority of every group has kept its word, so one store at
+// a time has a loss, and only when all that its groups need is elsewhere.
+type loss struct {
+	site    *site
+	dead    [][]wire.ReplicaID // by group: those that lived there
+	wanted  []bool             // groups that are to get a new replica there
+	mended  []bool
+	rolled  bool // an older copy of the disk is in place
+	pending bool // an operator's turn is on the agenda
+}
+
+// copied is what a disk held earlier.
+type copied struct {
+	disk        *vfs.MemFS
+	kept        []machineState
+	incarnation uint64
+}
+
+// meeting is what a store knows of the lives of a peer.
+type meeting struct {
+	incarnation uint64
+	life        uint32
+}
+
+// canLose says whether every group does without the replicas of a site: its leader
+// is known, and all other members, of whom there are enough, run and know of its
+// membership, which is not about to change.
+func (c *cluster) canLose(s *site) bool {
+	if c.loss != nil || c.calm || s.store == nil || s.paused || s.failing {
+		return false
+	}
+	for g := range c.shape.members {
+		leader, st := c.leading(g)
+		if leader == nil || isJoint(st.Members) || c.rosters[g].busy {
+			return false
+		}
+		voters, others := 0, 0
+		for _, m := range st.Members {
+			at := c.sites[siteOf(m.Store)]
+			if m.Role != wire.Learner {
+				if voters++; at != s {
+					others++
+				}
+			}
+			if at != s && (at.store == nil || at.failing || at.groups[g] == nil || at.replicas[g] != m.Replica || at.groups[g].Membership().Index != st.Membership) {
+				return false
+			}
+		}
+		if 2*others <= voters {
+			return false
+		}
+	}
+	return true
+}
+
+// lose makes a site one that has lost its disk. What follows must end the life of
+// its store.
+func (c *cluster) lose(s *site) {
+	l := &loss{site: s, dead: make([][]wire.ReplicaID, len(c.shape.members)),
+		wanted: make([]bool, len(c.shape.members)), mended: make([]bool, len(c.shape.members))}
+	for g, roster := range c.rosters {
+		for _, id := range roster.ids {
+			if roster.home[id] == s.at {
+				roster.dead[id] = true
+			}
+		}
+		_, st := c.leading(g)
+		for _, m := range st.Members {
+			l.wanted[g] = l.wanted[g] || siteOf(m.Store) == s.at
+		}
+	}
+	c.loss = l
+	c.mendLater()
+}
+
+// wipe empties the disk of a site. Its store comes back as one that says so.
+func (s *site) wipe() {
+	c := s.c
+	c.count(wipedDisks)
+	c.note("the disk of store %d is lost", s.at+1)
+	s.crash(vfs.ProcessDies)
+	s.volume.use(vfs.New(vfs.Options{FailedSyncDrops: true}))
+	s.copied, s.rolled, s.copyLives = nil, false, 0
+	s.blank, s.reborn = true, true
+	for g := range s.kept {
+		if s.kept[g] != nil {
+			s.kept[g] = &machineState{}
+		}
+	}
+}
+
+// copyDisk keeps what the disk of a site holds, as a power cut would leave it.
+func (s *site) copyDisk() {
+	s.c.note("the disk of store %d is copied", s.at+1)
+	s.c.count(copiedDisks)
+	s.copied = &copied{disk: s.volume.CrashClone(s.volume.source, vfs.AllLost), incarnation: s.stepper.Incarnation()}
+	for _, k := range s.kept {
+		state := machineState{}
+		if k != nil {
+			state = *k
+		}
+		s.copied.kept = append(s.copied.kept, state)
+	}
+}
+
+// isOutlived says whether all others have met a later life of the site than the one
+// in which a copy of its disk would wake up.
+func (s *site) isOutlived() bool {
+	if s.copied == nil {
+		return false
+	}
+	for _, other := range s.c.sites {
+		if other != s && other.met[s.at].incarnation < s.copied.incarnation+2 {
+			return false
+		}
+	}
+	return true
+}
+
+// rollBack puts the copy of the disk in place of what is there. Some time later the
+// operator sees that nobody talks to the store, and empties the disk.
+func (s *site) rollBack(lasts time.Duration) {
+	c := s.c
+	c.count(rolledBackDisks)
+	c.note("store %d comes back with the disk of its incarnation %d", s.at+1, s.copied.incarnation)
+	c.lose(s)
+	s.crash(vfs.ProcessDies)
+	s.volume.use(s.copied.disk)
+	for g, state := range s.copied.kept {
+		if s.kept[g] != nil {
+			s.kept[g] = &state
+		}
+	}
+	s.copied, s.rolled = nil, true
+	c.later(lasts, func() {
+		if s.rolled {
+			s.wipe()
+			s.openLater()
+		}
+	})
+}
+
+// dies says whether a replica was lost with its disk.
+func (r *roster) dies(id wire.ReplicaID) bool { return r.dead[id] }
+
+// mendLater has the operator look after the loss now and then.
+func (c *cluster) mendLater() {
+	l := c.loss
+	c.later(c.operator.around(200*time.Millisecond), func() {
+		if c.loss != l {
+			return
+		}
+		if !l.site.rolled {
+			c.mend()
+		}
+		if c.loss == l {
+			c.mendLater()
+		}
+	})
+}
+
+// mend replaces the replicas that were lost: they are removed, and their store gets
+// new ones, as learners first.
+func (c *cluster) mend() {
+	l, left := c.loss, false
+	for g := range c.shape.members {
+		l.mended[g] = l.mended[g] || c.mendGroup(l, g)
+		left = left || !l.mended[g]
+	}
+	if left {
+		return
+	}
+	c.note("all replicas of store %d are replaced", l.site.at+1)
+	c.count(storesMended)
+	l.site.blank = false // from the next life on
+	c.loss = nil
+}
+
+// mendGroup goes on with replacing one replica and says whether it is done.
+func (c *cluster) mendGroup(l *loss, g int) bool {
+	s, st := c.leading(g)
+	roster := c.rosters[g]
+	if s == nil || s.paused || s.hung || roster.busy {
+		return false
+	}
+	if isJoint(st.Members) {
+		c.ask(s, g, "leave the joint configuration", func(done func(engine.Membership, error)) error {
+			return s.groups[g].LeaveJointAsync(done)
+		}, nil)
+		return false
+	}
+	change := func(what group.Change) {
+		c.ask(s, g, fmt.Sprintf("mend: %+v", what), func(done func(engine.Membership, error)) error {
+			return s.groups[g].ChangeMembersAsync(group.MembershipChange{Changes: []group.Change{what}}, done)
+		}, nil)
+	}
+	for _, m := range st.Members {
+		if siteOf(m.Store) != l.site.at {
+			continue
+		}
+		switch {
+		case roster.dies(m.Replica):
+			change(group.Change{Op: group.Remove, Replica: m.Replica})
+		case m.Role != wire.Learner:
+			return true
+		case l.site.store != nil && l.site.replicas[g] == m.Replica && l.site.groups[g] != nil:
+			change(group.Change{Op: group.AddVoter, Replica: m.Replica})
+		}
+		return false
+	}
+	if !l.wanted[g] {
+		return true
+	}
+	id := roster.next()
+	roster.give(id, l.site.at)
+	change(group.Change{Op: group.AddLearner, Replica: id, Store: storeID(l.site.at)})
+	return false
+}
+
+// greets says whether two stores let each other in, as transports do when they
+// connect: neither talks to an earlier life of a peer than it has met.
+func (n *network) greets(f *frame) bool {
+	from, to := n.c.sites[f.from], n.c.sites[f.to]
+	if f.life != from.life || from.store == nil {
+		return true // sent before, and on its way since
+	}
+	return n.admits(to, from, f.incarnation) && n.admits(from, to, to.stepper.Incarnation())
+}
+
+// admits says whether one store lets another in, and notes the life that it has met.
+func (n *network) admits(s, peer *site, incarnation uint64) bool {
+	met := &s.met[peer.at]
+	if incarnation < met.incarnation {
+		if !peer.paused && !peer.hung {
+			peer.stepper.Outlived(storeID(s.at), met.incarnation)
+			peer.poke()
+			peer.look()
+		}
+		return false
+	}
+	if peer.rolled && incarnation >= met.incarnation {
+		n.c.check.fail(ruleMembers, "store %d lets an older copy of store %d in, as its life %d", s.at+1, peer.at+1, incarnation)
+	}
+	*met = meeting{incarnation, peer.life}
+	return true
+}
