@@ -113,6 +113,9 @@ func (p *asyncPart) generate() {
 		n := min(stampEvery, len(ids))
 		var first int64
 		if s := p.load.schedule; s != nil {
+			if p.load.cfg.Shed {
+				s.shed(now)
+			}
 			if first, n = s.claim(now, n); n == 0 {
 				pacer.wait(time.Duration(s.at(first) - now))
 				continue
@@ -154,7 +157,7 @@ func (p *asyncPart) submit(ids []uint32, n int, now, first int64) (left int, res
 			left--
 			continue
 		}
-		if p.load.reroute(p.rec.failed(err), err, s.group, s.store) {
+		if p.load.reroute(p.rec.failed(err), err, s.group, s.store) && !p.load.cfg.Shed {
 			return left, true
 		}
 	}

@@ -64,9 +64,12 @@ func (c *cluster) open(ctx context.Context, dir string, progress func(Update)) e
 				FS:           timedFS{FS: raftlog.OSFS{}, timer: c.syncs},
 				NoSync:       c.cfg.NoSync,
 				SegmentBytes: c.cfg.SegmentBytes,
-				Workers:      c.cfg.Workers,
-				Appliers:     c.cfg.Appliers,
-				Seed:         c.cfg.Seed + uint64(i),
+
+				MaxInflightBytes:      c.cfg.InflightBytes,
+				MaxGroupInflightBytes: min(c.cfg.InflightBytes, maxGroupInflightBytes),
+				Workers:               c.cfg.Workers,
+				Appliers:              c.cfg.Appliers,
+				Seed:                  c.cfg.Seed + uint64(i),
 
 				SnapshotEntries: c.cfg.Snapshots, // not looked at when it is 0: then no machine makes any
 				KeepEntries:     max(1, c.cfg.Snapshots/keepShare),
@@ -130,6 +133,9 @@ func (c *cluster) startGroups(ctx context.Context, progress func(Update)) error 
 }
 
 const startReportEvery = 1000
+
+// maxGroupInflightBytes is the engine's default, unless less is let in per store.
+const maxGroupInflightBytes = 16 << 20
 
 // keepShare of the entries between two snapshots stay in the log in front of one,
 // as with the engine's defaults.

@@ -87,6 +87,13 @@ type Config struct {
 	// whether earlier ones are done or not (open loop). Latency then counts from
 	// the intended start. Zero means closed loop: as fast as answers come.
 	Rate float64 `json:"rate"`
+	// Shed has an open loop leave out operations that are refused, or that the load
+	// itself is late for, instead of being late with all that follow. Only in mode
+	// async.
+	Shed bool `json:"shed"`
+	// InflightBytes is how much the engine lets in per store. Zero leaves it to the
+	// engine.
+	InflightBytes int64 `json:"inflight_bytes"`
 	// Duration of the measured window. Zero means 10 s.
 	Duration time.Duration `json:"-"`
 	// Warmup is the load before that window. Zero means 3 s, [NoWarmup] none.
@@ -238,10 +245,12 @@ const (
 	minSegment  = 4 << 20 // the engine's limit for commands of maxPayload
 	maxSegment  = 1 << 30
 	maxInflight = 1 << 22
-	maxClients  = 1 << 16
-	maxProcs    = 1 << 10
-	maxRate     = 1e9
-	maxDuration = 24 * time.Hour
+	// What the engine lets in must hold its largest command.
+	minInflightBytes, maxInflightBytes = 2 << 20, 1 << 40
+	maxClients                         = 1 << 16
+	maxProcs                           = 1 << 10
+	maxRate                            = 1e9
+	maxDuration                        = 24 * time.Hour
 	// maxSnapshotWrites is as good as never.
 	maxSnapshotWrites = 1 << 40
 )
@@ -300,6 +309,12 @@ func (c Config) Validate() error {
 	}
 	if !(c.Active > 0 && c.Active <= 1) {
 		fault("Active", c.Active, "must be above 0 and at most 1")
+	}
+	if c.Shed && (c.Mode != ModeAsync || c.Rate == 0) {
+		fault("Shed", c.Shed, "needs mode async and a rate")
+	}
+	if c.InflightBytes != 0 && (c.InflightBytes < minInflightBytes || c.InflightBytes > maxInflightBytes) {
+		fault("InflightBytes", c.InflightBytes, "must be 0 or %d to %d", int64(minInflightBytes), int64(maxInflightBytes))
 	}
 	if !(c.Rate >= 0 && c.Rate <= maxRate) {
 		fault("Rate", c.Rate, "must be 0 to %g", maxRate)

@@ -72,6 +72,9 @@ func classify(err error) failure {
 		failed    *engine.GroupFailedError
 		store     *engine.StoreFailedError
 	)
+	if err == engine.ErrBusy { // under overload, most of all
+		return failBusy
+	}
 	switch {
 	case err == nil:
 		return noFailure
@@ -109,6 +112,7 @@ type recorder struct {
 	total     uint64                  // completed since the load began
 	errors    [failures]uint64        // since the load began
 	lastError [failures]error
+	refused   uint64   // with [engine.ErrBusy], in the window
 	acked     []bitmap // by active group; nil unless verified
 	stale     []Difference
 }
@@ -154,6 +158,9 @@ func (r *recorder) failedLocked(err error) failure {
 	kind := classify(err)
 	r.errors[kind]++
 	r.lastError[kind] = err
+	if kind == failBusy && r.open {
+		r.refused++
+	}
 	return kind
 }
 
@@ -190,6 +197,7 @@ type totals struct {
 	ops     [opKinds]uint64
 	total   uint64
 	errors  [failures]uint64
+	refused uint64 // in the window
 }
 
 func newTotals() *totals {
@@ -206,7 +214,7 @@ func (t *totals) merge(recorders []*recorder) {
 	for _, h := range t.latency {
 		h.Reset()
 	}
-	t.ops, t.total, t.errors = [opKinds]uint64{}, 0, [failures]uint64{}
+	t.ops, t.total, t.errors, t.refused = [opKinds]uint64{}, 0, [failures]uint64{}, 0
 	for _, r := range recorders {
 		r.mu.Lock()
 		for kind, h := range r.latency {
@@ -217,6 +225,7 @@ func (t *totals) merge(recorders []*recorder) {
 			t.ops[kind] += r.ops[kind]
 		}
 		t.total += r.total
+		t.refused += r.refused
 		for kind, n := range r.errors {
 			t.errors[kind] += n
 		}

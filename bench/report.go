@@ -75,6 +75,8 @@ type Report struct {
 	// behind.
 	SnapshotsMade      int64 `json:"snapshots_made"`
 	SnapshotsInstalled int64 `json:"snapshots_installed"`
+	// RefusedInWindow counts those that a budget of the engine refused.
+	RefusedInWindow uint64 `json:"refused_in_window,omitempty"`
 	// Errors counts failed operations from the start of the load on. Those with
 	// an unknown outcome are not counted in Ops.
 	Errors       uint64            `json:"errors"`
@@ -129,6 +131,7 @@ func newLatency(h *hdr.Histogram) Latency {
 func (r *Report) setLoad(t *totals, examples [failures]error) {
 	r.Writes, r.Reads = t.ops[opWrite], t.ops[opRead]
 	r.Ops = r.Writes + r.Reads
+	r.RefusedInWindow = t.refused
 	if r.Writes > 0 && r.Reads > 0 {
 		write, read := newLatency(t.latency[opWrite]), newLatency(t.latency[opRead])
 		r.WriteLatency, r.ReadLatency = &write, &read

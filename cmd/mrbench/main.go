@@ -108,7 +108,7 @@ among it.`,
 		},
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(newRun(stdout, stderr), newCrash(stdout, stderr), newCrashChild())
+	root.AddCommand(newRun(stdout, stderr), newOverload(stdout, stderr), newCrash(stdout, stderr), newCrashChild())
 	return root
 }
 
@@ -209,6 +209,56 @@ func run(ctx context.Context, cfg bench.Config, json string, stdout, stderr io.W
 		return errors.Join(err, out.discard())
 	}
 	return errors.Join(err, out.write(report))
+}
+
+func newOverload(stdout, stderr io.Writer) *cobra.Command {
+	cfg := bench.OverloadConfig{}.WithDefaults()
+	var json string
+	cmd := &cobra.Command{
+		Use:   "overload",
+		Short: "offer several times what can be sustained, and see what is served",
+		Long: `overload finds out what the stores sustain, with as many writes in flight as they
+let in. Then it offers a multiple of that on a schedule, whether earlier writes
+are done or not, and reports what was served, how long that took, and whether
+anybody was elected, which would mean that heartbeats came too late. Writes that
+the engine refuses are gone. What was acknowledged is verified.
+
+When less than --min-ratio of the peak was served, or there was an election, the
+exit code is 3.`,
+		Example: `  mrbench overload
+  mrbench overload --groups 4096 --payload 256 --json overload.json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.Flags().Changed(warmupFlag) && cfg.Warmup == 0 {
+				cfg.Warmup = bench.NoWarmup
+			}
+			if err := errors.Join(refuseZeros(cmd.Flags()), cfg.Validate()); err != nil {
+				return err
+			}
+			out, err := openOutput(json, stdout, stderr)
+			if err != nil {
+				return err
+			}
+			display := bench.NewDisplay(stderr, isTerminal(stderr))
+			report, err := bench.Overload(cmd.Context(), cfg, display.Update)
+			display.Close()
+			if report == nil {
+				return errors.Join(err, out.discard())
+			}
+			return errors.Join(err, out.write(report))
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.Float64Var(&cfg.Factor, "factor", cfg.Factor, "how many times the peak is offered")
+	f.Float64Var(&cfg.MinRatio, "min-ratio", cfg.MinRatio, "share of the peak that must be served")
+	f.Int64Var(&cfg.InflightBytes, "inflight-bytes", cfg.InflightBytes, "writes that the engine lets in per store, in bytes; what it lets in is what the last one waits for")
+	clusterFlags(f, &cfg.Config)
+	f.DurationVar(&cfg.Duration, "duration", cfg.Duration, "measured time, of each of the two")
+	f.DurationVar(&cfg.Warmup, warmupFlag, cfg.Warmup, "load before it, not measured")
+	f.StringVar(&json, "json", "", "write the report as JSON to this file; - is standard output, and then nothing else goes there")
+	cfg = bench.OverloadConfig{} // as in run
+	return cmd
 }
 
 func newCrash(stdout, stderr io.Writer) *cobra.Command {
