@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -242,8 +243,10 @@ func agreeWhereSound(ctx context.Context, c *Cluster, hurt []wire.GroupID) error
 	return nil
 }
 
-// TestDiskHangs has the disk of one store of three stand still for a while, and go
-// on. Nothing that was acknowledged may depend on what it did not do.
+// TestDiskHangs has the disk of one store of three stand still, with the store
+// leading some of the groups. It loses its leaderships and the others go on. Nothing
+// that was acknowledged depends on what the disk did not do, whether it goes on later
+// or never does.
 func TestDiskHangs(t *testing.T) {
 	d, v := newDiskVolume(t, 64*mib, 5)
 	places := dirs(t.TempDir(), 3)
@@ -252,15 +255,32 @@ func TestDiskHangs(t *testing.T) {
 	v.mount()
 	must(t, c.StartAll())
 	l.Begin()
+	t.Cleanup(l.End)
 	rounds := pick(1, 3, 100)
 	answered := 0
-	for range rounds {
+	for round := range rounds {
 		answers(t, l, 300)
+		leads(t, c, 1)
 		d.Hang()
+		began := time.Now()
+		leavesTo(t, c)
+		t.Logf("nothing was led on a disk that hangs after %v", time.Since(began).Round(time.Millisecond))
 		before := l.Done()
-		l.Attempts(100)
+		answers(t, l, 100)
 		answered += l.Done() - before
-		d.Resume()
+		if round+1 == rounds {
+			// It hangs for ever, so the machine is reset. A process that waits for a disk
+			// does not die before that.
+			d.PowerOff()
+			d.Resume()
+			c.Kill(1)
+			v.unmount()
+			d.PowerOn()
+			v.mount()
+			must(t, c.Start(1))
+		} else {
+			d.Resume()
+		}
 		answers(t, l, 300)
 	}
 	l.End()
@@ -268,4 +288,48 @@ func TestDiskHangs(t *testing.T) {
 	t.Logf("%d operations, %d of them while the disk hung", l.History.Len(), answered)
 	c.KillAll()
 	v.unmount()
+}
+
+// leads has a store lead at least one group: if it leads none, others give theirs up.
+func leads(t *testing.T, c *Cluster, id wire.StoreID) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), settleTimeout)
+	defer cancel()
+	for {
+		h, err := c.Health(ctx, id)
+		must(t, err)
+		if h.Health.Leading > 0 {
+			return
+		}
+		// Refused by who does not lead, and by who is not caught up.
+		for _, p := range c.Stores() {
+			_, err := c.Process(p).Call(ctx, Request{Op: opTransfer, Group: 1, Store: id, Timeout: callTimeout})
+			must(t, err)
+		}
+	}
+}
+
+// leavesTo waits until store 1 leads nothing, and the others lead all groups.
+func leavesTo(t *testing.T, c *Cluster) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), settleTimeout)
+	defer cancel()
+	for {
+		var leading [4]int
+		fitness := ""
+		for _, id := range c.Stores() {
+			h, err := c.Health(ctx, id)
+			must(t, err)
+			leading[id] = h.Health.Leading
+			if id == 1 {
+				fitness = h.Health.Fitness
+			}
+		}
+		if leading[1] == 0 && leading[2]+leading[3] == c.cfg.Groups {
+			return
+		}
+		if err := pause(ctx, retryInterval); err != nil {
+			t.Fatalf("store 1, whose disk is %s, leads %d groups, the others lead %d and %d", fitness, leading[1], leading[2], leading[3])
+		}
+	}
 }

@@ -169,8 +169,8 @@ func (c *child) answer(ctx context.Context, cfg ChildConfig, q *Request) Respons
 		}
 	case opMembers, opAdd, opRemove, opReplace:
 		a.Members, err = change(ctx, g, q)
-	case opSnapshot:
-		_, err = g.Snapshot(ctx)
+	case opTransfer:
+		err = g.TransferLeader(ctx, replicaOn(g, q.Store))
 	default:
 		err = fmt.Errorf("no such operation: %d", q.Op)
 	}
@@ -204,21 +204,13 @@ func change(ctx context.Context, g *engine.Group, q *Request) (voters []wire.Sto
 	if _, err := g.Read(ctx, stateQuery{}); err != nil {
 		return nil, err
 	}
-	on := func(store wire.StoreID) wire.ReplicaID {
-		for _, m := range g.Membership().Members {
-			if m.Store == store {
-				return m.Replica
-			}
-		}
-		return 0
-	}
-	switch old := on(q.Old); {
+	switch old, on := replicaOn(g, q.Old), replicaOn(g, q.Store); {
 	case q.Op == opAdd, q.Op == opReplace && old == 0:
 		_, err = g.AddReplica(ctx, engine.Member{Store: q.Store})
 	case q.Op == opReplace:
 		_, err = g.ReplaceReplica(ctx, old, engine.Member{Store: q.Store})
-	case q.Op == opRemove && on(q.Store) != 0:
-		err = g.RemoveReplica(ctx, on(q.Store))
+	case q.Op == opRemove && on != 0:
+		err = g.RemoveReplica(ctx, on)
 	}
 	for _, m := range g.Membership().Members {
 		if m.Role == wire.Voter {
@@ -226,6 +218,16 @@ func change(ctx context.Context, g *engine.Group, q *Request) (voters []wire.Sto
 		}
 	}
 	return voters, err
+}
+
+// replicaOn returns the member of a group on a store, zero when there is none.
+func replicaOn(g *engine.Group, store wire.StoreID) wire.ReplicaID {
+	for _, m := range g.Membership().Members {
+		if m.Store == store {
+			return m.Replica
+		}
+	}
+	return 0
 }
 
 // hog takes memory until the kernel ends the process.
@@ -246,7 +248,7 @@ func (c *child) health(cfg ChildConfig) Response {
 	m := c.store.Metrics()
 	a := Response{Outcome: Done, Health: Health{
 		Leading: int(m.Leading), Made: m.SnapshotsMade, Installed: m.SnapshotsInstalled, Elections: m.Elections,
-		Joined: m.JoinedReplicas, Removed: m.RemovedReplicas, Refused: m.RefusedConnections}}
+		Joined: m.JoinedReplicas, Removed: m.RemovedReplicas, Refused: m.RefusedConnections, Fitness: c.store.Fitness().String()}}
 	if err := c.store.Err(); err != nil {
 		a.Failed, a.Text = true, err.Error()
 	}

@@ -124,7 +124,7 @@ func TestFrozenProcess(t *testing.T) {
 }
 
 // TestSlowDisk lets the disk of one store of three take only so many bytes a
-// second.
+// second. Its leaderships leave.
 func TestSlowDisk(t *testing.T) {
 	v := newVolume(t, 128*mib)
 	v.mount()
@@ -140,7 +140,9 @@ func TestSlowDisk(t *testing.T) {
 	g.set("cgroup.procs", fmt.Sprint(c.Process(1).Pid()))
 	l.Begin()
 	answers(t, l, 300)
-	g.set("blkio.throttle.write_bps_device", device+" 262144")
+	leads(t, c, 1)
+	g.set("blkio.throttle.write_bps_device", device+" 65536")
+	leavesTo(t, c)
 	answers(t, l, pick(200, 1000, 20_000))
 	throttled := g.bytes("blkio.throttle.io_service_bytes", device)
 	g.set("blkio.throttle.write_bps_device", device+" 0")

@@ -60,7 +60,7 @@ const (
 	opAdd                           // a voter of Group on Store
 	opRemove                        // the replica of Group on Store
 	opReplace                       // the replica of Group on Old by one on Store
-	opSnapshot                      // of Group, made now
+	opTransfer                      // the lead of Group to Store
 	opHog                           // takes memory until there is no more
 )
 
@@ -117,6 +117,7 @@ type Health struct {
 	First, Applied  wire.Index
 	Joined, Removed int64 // replicas
 	Refused         int64 // connections
+	Fitness         string
 }
 
 // sender writes values to a pipe from any goroutine.
