@@ -3,6 +3,7 @@ package bench
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"multiraft/engine"
 )
@@ -27,6 +28,11 @@ func (e *VerifyError) Error() string {
 	}
 	return fmt.Sprintf("verify: %d differences, the first: %v", e.Total, e.Differences[0])
 }
+
+// OverloadError says that the engine did not hold under overload.
+type OverloadError struct{ Faults []string }
+
+func (e *OverloadError) Error() string { return "overload: " + strings.Join(e.Faults, "; ") }
 
 // StartError says how far the start came when it took too long.
 type StartError struct {

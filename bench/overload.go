@@ -78,11 +78,6 @@ type OverloadReport struct {
 	Faults []string `json:"faults,omitempty"`
 }
 
-// OverloadError says that the engine did not hold under overload.
-type OverloadError struct{ Faults []string }
-
-func (e *OverloadError) Error() string { return "overload: " + strings.Join(e.Faults, "; ") }
-
 // Overload measures what a cluster sustains in a closed loop, then offers a
 // multiple of that in an open loop to a new one, and looks whether it goes on
 // serving: refusals must cost little, nobody may be elected because heartbeats came
