@@ -358,10 +358,11 @@ func (r *recovery) loadCheckpoint() (place, error) {
 		}
 		r.l.upkeep.checkpoint.have, r.l.upkeep.checkpoint.size = number, int64(len(b))
 	}
+	err := r.checkEnd() // it may have moved
 	if r.sequence == 0 {
-		return place{segment: r.oldest}, nil
+		return place{segment: r.oldest}, err
 	}
-	return place{r.segment, r.offset}, nil
+	return place{r.segment, r.offset}, err
 }
 
 // useCheckpoint takes a checkpoint over, completely or not at all.
@@ -370,6 +371,8 @@ func (r *recovery) useCheckpoint(b []byte, number uint64) error {
 	if err := c.decode(b, number, r.hash); err != nil {
 		return err
 	}
+	r.proven = max(r.proven, c.start.sequence)
+	r.chooseEnd()
 	if r.newest == nil || c.start.segment < r.oldest || c.start.segment > r.newest.seg.number {
 		return fmt.Errorf("checkpoint is of segment %d: %w", c.start.segment, ErrMissing)
 	}
@@ -396,7 +399,6 @@ func (r *recovery) useCheckpoint(b []byte, number uint64) error {
 		r.known[m.id] = m.known
 	}
 	r.position = c.start
-	r.proven = max(r.proven, c.start.sequence)
 	return nil
 }
 

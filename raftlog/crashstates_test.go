@@ -38,7 +38,7 @@ import (
 // [vfs.MemFS.States] comes to at that moment are recovered. So are those in which
 // a recovery of such a state may end when the power fails again, and those of a
 // recovery that follows the death of the process alone, which finds in the page
-// cache what never reached the disk.
+// cache what never reached the disk, and what never will, because a sync failed.
 //
 // What must be found is the state after some number of changes: all of those
 // that were durable, none that was not submitted, and no half of an install. No damage may be reported,
@@ -57,7 +57,7 @@ type crashDepth struct {
 	rounds int              // of a life
 	lives  int
 	nested int // one in so many states of the workload has its recovery crashed
-	killed int // so has one in so many deaths of the process
+	killed int // so has one in so many deaths of the process, with and without a failed sync
 }
 
 // crashFacts are counters of what was reached.
@@ -438,16 +438,24 @@ func (x *crashRun) moment() {
 			x.crashRecovery(s.Clone(), s.String(), func(got uint64, _ bool) bool { return got == d })
 		}
 	})
-	if sectors, entries := x.fs.Unsynced(); sectors+entries > 0 && x.err == nil && x.facts.moments%x.depth.killed == 0 {
+	die := func(disk *vfs.MemFS, what string) {
 		x.facts.killed++
 		x.facts.nested++
 		var found uint64
-		x.crashRecovery(x.fs.Fork(), "the process died", func(got uint64, end bool) bool {
+		x.crashRecovery(disk, what, func(got uint64, end bool) bool {
 			if end && found == 0 {
 				found = got
 			}
 			return x.expected(got, lo, hi) >= 0 && (!end || got == found)
 		})
+	}
+	if sectors, entries := x.fs.Unsynced(); sectors+entries > 0 && x.err == nil && x.facts.moments%x.depth.killed == 0 {
+		die(x.fs.Fork(), "the process died")
+		if sectors > 0 && x.err == nil {
+			disk := x.fs.Fork()
+			disk.DropUnsynced()
+			die(disk, "the sync failed and the process died")
+		}
 	}
 }
 
@@ -676,7 +684,7 @@ func (d *digester) group(g *Group) error {
 func TestCrashStates(t *testing.T) {
 	depth := crashDepth{
 		states: vfs.StateOptions{Combined: 5, Entries: 4}, inner: vfs.StateOptions{Combined: 3, Entries: 4},
-		rounds: 32, lives: 8, nested: 13, killed: 8,
+		rounds: 32, lives: 8, nested: 20, killed: 8,
 	}
 	seeds, least := 8, 1_000_000
 	switch {

@@ -35,8 +35,9 @@
 //     can go, and only the oldest goes.
 //   - L5: the entries of a group follow each other without a hole.
 //   - L6: a failed write or sync is final. Nothing after it is called durable.
-//   - L7: nothing is written behind a tail that was not proven: recovery goes on
-//     in a new segment.
+//   - L7: nothing is written behind a tail that was not proven, and nothing is
+//     built upon it: recovery goes on in a new segment, which begins with a copy
+//     of the last batch, under the same sequence, unless something proves it.
 //
 // # Concurrency
 //

@@ -87,8 +87,10 @@ func (c *identityCopy) decode(b []byte) error {
 // identityFile is the identity as it was found, and where the next copy goes.
 type identityFile struct {
 	identityCopy
+	read   identityCopy // as it was found
 	o      *Options
 	found  bool       // a copy was read, and may not be durable
+	again  bool       // it can be written again: were that torn, it would not be missed
 	mu     sync.Mutex // held to write, after Open; guards the field below and identityCopy
 	target int        // of the two copies, the one to write next
 }
@@ -122,6 +124,7 @@ func loadIdentity(o *Options, hasLog bool) (*identityFile, error) {
 	default:
 		f.identityCopy, f.target = copies[0], 1
 	}
+	f.read = f.identityCopy
 	switch {
 	case f.Cluster != o.Cluster:
 		return nil, &IdentityError{o.Dir, "cluster", o.Cluster, f.Cluster}
@@ -129,6 +132,8 @@ func loadIdentity(o *Options, hasLog bool) (*identityFile, error) {
 		return nil, &IdentityError{o.Dir, "store", uint64(o.Store), uint64(f.Store)}
 	}
 	f.found = true
+	// Without a log nobody has met the store yet, and it can be made anew.
+	f.again = errs[f.target] == nil || errors.Is(errs[f.target], fs.ErrNotExist) && f.target == 1 && !hasLog
 	if errors.Is(errs[f.target], errBadIdentity) {
 		// The damaged copy may have been the newer one: skip what it had used.
 		f.generation++
@@ -149,7 +154,8 @@ func (f *identityFile) raise() error {
 
 // settle makes the copy that was read durable, before the other is written to: a
 // killed process may have left it in the page cache only, and a power cut would
-// then find neither.
+// then find neither. If its sync had failed the pages would pass for clean, and
+// another sync would do nothing, so it is written again.
 func (f *identityFile) settle() error {
 	if !f.found || f.o.NoSync {
 		return nil
@@ -159,8 +165,14 @@ func (f *identityFile) settle() error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(file.Sync(), file.Close()); err != nil {
-		return fmt.Errorf("sync %s: %w", path, err)
+	if f.again {
+		_, err = file.WriteAt(f.read.encode(), 0)
+	}
+	if err == nil {
+		err = file.Sync()
+	}
+	if err = errors.Join(err, file.Close()); err != nil {
+		return fmt.Errorf("settle %s: %w", path, err)
 	}
 	return f.o.FS.SyncDir(f.o.Dir)
 }

@@ -110,6 +110,9 @@ func TestIdentityOfKilledProcess(t *testing.T) {
 	fs.SetHook(func(op vfs.Op) vfs.Fault {
 		if op.Kind.Mutates() {
 			restart(fs.Fork())
+			failed := fs.Fork()
+			failed.DropUnsynced()
+			restart(failed)
 		}
 		return vfs.Fault{}
 	})

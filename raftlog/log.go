@@ -338,7 +338,9 @@ func (l *Log) close() error {
 func (l *Log) closeFiles() error {
 	errs := []error{l.spares.close()}
 	for _, s := range l.table.Load().segments {
-		errs = append(errs, s.file.Close())
+		if s.file != nil { // recovery may have ended before it had one
+			errs = append(errs, s.file.Close())
+		}
 	}
 	if l.lock != nil {
 		errs = append(errs, l.lock.Close())

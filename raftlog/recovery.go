@@ -23,8 +23,9 @@ import (
 //     out and those groups are marked. Behind it they are a torn tail, and the
 //     log ends there.
 //  5. What was found is synced: a killed process may have left it unsynced.
-//  6. The incarnation is raised. A new segment is begun with the marks and a
-//     seal, so that the tail is proven and never written to again.
+//  6. The incarnation is raised. A new segment is begun with a copy of the last
+//     batch, if nothing proves it, the marks and a seal, so that the tail is
+//     proven and never written to again.
 //
 // Nothing is written before step 5, so that a refusal leaves everything as it
 // is, and running recovery twice comes to the same result.
@@ -74,9 +75,13 @@ type recovery struct {
 	temporary   []string
 	checkpoints []uint64 // numbers, sorted
 
-	oldest uint32 // the first segment that counts
-	newest *scan  // of the last segment with a valid header
-	proven uint64 // the last sequence that was durable for certain
+	oldest uint32  // the first segment that counts
+	free   uint32  // segments before it are not needed, whatever becomes of the last batch
+	ends   []*scan // of segments with a valid header, from the last one back to newest
+	newest *scan   // the last one that something speaks for
+	begun  []*scan // those behind it
+	proven uint64  // the last sequence that was durable for certain
+	tail   *tail   // the last batch, when nothing proves it
 
 	position      // that was reached
 	cut      bool // the log ends here, whatever follows
@@ -188,23 +193,60 @@ func (r *recovery) addSpare(path string, number uint64) error {
 	return nil
 }
 
-// findEnd scans segments from the newest back to one with a valid header.
+// findEnd scans segments from the newest back to the one in which the log ends.
 func (r *recovery) findEnd() error {
-	for i := len(r.segments) - 1; i >= 0; i-- {
-		sc := scanSegment(r.segments[i], 0, 0, r.hash, nil)
+	for _, seg := range slices.Backward(r.segments) {
+		sc := scanSegment(seg, 0, 0, r.hash, nil)
 		if sc.err != nil {
 			return sc.err
 		}
 		if len(sc.batches) == 0 {
 			continue // begun and never written to, or its first write was torn
 		}
-		r.newest = sc
+		r.ends = append(r.ends, sc)
 		for _, b := range sc.batches {
-			r.oldest = max(r.oldest, uint32(min(b.oldest, 1<<32-1)))
 			r.proven = max(r.proven, b.durable)
 		}
-		break
+		if r.begins(sc) {
+			break
+		}
 	}
+	r.chooseEnd()
+	return r.checkEnd()
+}
+
+// begins reports whether the log goes on to the segment for certain. One whose
+// first batch is bad, with nothing to say that it was ever durable, was only begun:
+// by a recovery, its first batch is a copy of what is still where it was (see
+// hold), and the log does not even end there.
+func (r *recovery) begins(s *scan) bool {
+	first := &s.batches[0]
+	return first.intact || first.sequence <= r.proven
+}
+
+// chooseEnd finds the newest segment by what is proven so far. What segments that
+// were only begun say of the oldest one does not count yet.
+func (r *recovery) chooseEnd() {
+	if len(r.ends) == 0 {
+		return
+	}
+	r.newest, r.begun = r.ends[0], nil
+	for i, sc := range r.ends {
+		if r.begins(sc) {
+			r.newest, r.begun = sc, r.ends[:i]
+			break
+		}
+	}
+	for _, b := range r.newest.batches {
+		r.oldest = max(r.oldest, uint32(min(b.oldest, 1<<32-1)))
+		if b.sequence <= r.proven {
+			r.free = max(r.free, uint32(min(b.oldest, 1<<32-1)))
+		}
+	}
+}
+
+// checkEnd looks for what cannot be missing.
+func (r *recovery) checkEnd() error {
 	switch reached := r.identity.reached; {
 	case r.newest == nil && reached == 0:
 		return nil
@@ -259,7 +301,12 @@ func (r *recovery) scanFrom(from place) error {
 	if err := r.apply(r.newest); err != nil {
 		return err
 	}
-	r.newest.data = nil
+	for _, begun := range slices.Backward(r.begun) {
+		if err := r.apply(begun); err != nil {
+			return err
+		}
+	}
+	r.ends, r.newest.data = nil, nil
 	if r.l.o.NoSync {
 		return nil
 	}
@@ -318,7 +365,7 @@ func (r *recovery) apply(s *scan) error {
 		if r.cut {
 			return nil
 		}
-		if b.sequence <= r.sequence {
+		if b.sequence <= r.sequence || r.tail != nil && b.sequence == r.tail.sequence {
 			continue // an earlier recovery cut it off and went on elsewhere
 		}
 		inOrder := b.sequence == r.sequence+1 && b.prevSum == r.prevSum
@@ -344,8 +391,11 @@ func (r *recovery) apply(s *scan) error {
 		if r.cut {
 			return nil
 		}
+		if s == r.newest && i == len(s.batches)-1 && b.sequence > r.proven && !r.l.o.NoSync {
+			return r.hold(s, b)
+		}
 		if b.intact {
-			r.applyIntact(s, b)
+			r.applyIntact(s.records(b), b)
 		}
 		r.advance(s.seg, b)
 	}
@@ -359,11 +409,67 @@ func (r *recovery) advance(seg *segment, b *scannedBatch) {
 	r.l.upkeep.uncovered.Add(int64(b.length))
 }
 
+// tail is a batch that is sound where it was read and that nothing proves: it may
+// be in the page cache only, of a process whose sync failed and which died before
+// it could say so. The pages are clean then, and no sync brings them to the disk.
+type tail struct {
+	header
+	bytes []byte
+	from  *segment
+	to    *segment // nil for a seal, of which there is no copy
+}
+
+// segment returns where the copy goes, nil when there is none.
+func (t *tail) segment() *segment {
+	if t == nil {
+		return nil
+	}
+	return t.to
+}
+
+// hold takes the last batch over, but not its place: it becomes the first batch of
+// the segment that recovery begins, under the number that it has, and the index
+// says so already. Until that copy is durable a crash leads back here: a torn copy
+// does not count, and the original is where it was.
+//
+// REQUIRES: the batch is intact and the next one in order.
+func (r *recovery) hold(s *scan, b *scannedBatch) error {
+	r.sequence, r.prevSum, r.prevLen = b.sequence-1, b.prevSum, b.prevLen
+	r.tail = &tail{header: b.header, from: s.seg}
+	if b.records == 0 {
+		return nil
+	}
+	seg, err := r.nextSegment()
+	if err != nil {
+		return err
+	}
+	end := int64(b.offset) + int64(b.length)
+	r.tail.bytes, r.tail.to = slices.Clone(s.data[b.offset:end]), seg
+	r.l.addSegment(seg)
+	moved := *b
+	moved.segment, moved.offset = uint64(seg.number), 0
+	r.applyIntact(s.records(b), &moved)
+	return nil
+}
+
+// nextSegment returns what will be the segment behind all that there are. It has
+// no file yet.
+func (r *recovery) nextSegment() (*segment, error) {
+	last := uint32(0)
+	if n := len(r.segments); n > 0 {
+		last = r.segments[n-1].number
+	}
+	if last == math.MaxUint32 {
+		return nil, errNumbersUsedUp
+	}
+	return r.l.spares.newSegment(last + 1), nil
+}
+
 // applyIntact applies the records of a batch whose checksum is right. Records
 // that are not well-formed were written like that, by a fault of this program
 // or on purpose by who knows the store's id; they are treated as damage.
-func (r *recovery) applyIntact(s *scan, b *scannedBatch) {
-	body, offset := s.records(b), b.offset+batchHeaderBytes
+func (r *recovery) applyIntact(body []byte, b *scannedBatch) {
+	offset := b.offset + batchHeaderBytes
 	for range b.records {
 		var rec record
 		if err := rec.decode(body); err != nil {
@@ -506,7 +612,7 @@ func (r *recovery) rebuild(s *scan, b *scannedBatch) (bool, error) {
 		return false, nil
 	}
 	lost.records = countRecords(in.records(&lost))
-	r.applyIntact(in, &lost)
+	r.applyIntact(in.records(&lost), &lost)
 	r.advance(in.seg, &lost)
 	return true, nil
 }
@@ -864,17 +970,24 @@ func (r *recovery) begin(lost []*Group) error {
 	}
 	l.identity = r.identity.Identity
 
-	// What the log says it no longer needs may be used again at once. Segments
-	// behind the last batch wait until there is one with a higher number: theirs
-	// must never be used again, or their bytes would pass for new ones.
-	last := uint32(0)
+	// What the log says it no longer needs may be used again at once, unless the
+	// last batch says so and is not proven. Segments behind that batch wait until
+	// there is one with a higher number: theirs must never be used again, or their
+	// bytes would pass for new ones.
+	next := r.tail.segment()
+	if next == nil {
+		var err error
+		if next, err = r.nextSegment(); err != nil {
+			return err
+		}
+		l.addSegment(next)
+	}
 	var unused []*segment
 	for _, seg := range r.segments {
-		last = seg.number
 		if l.table.Load().get(seg.number) != nil {
 			continue
 		}
-		if seg.number > r.oldest {
+		if seg.number >= r.free {
 			unused = append(unused, seg)
 			continue
 		}
@@ -883,21 +996,16 @@ func (r *recovery) begin(lost []*Group) error {
 		}
 	}
 	r.segments = nil
-	if last == math.MaxUint32 {
-		return errNumbersUsedUp
-	}
 	for l.spares.count() == 0 {
 		if more, err := l.spares.fill(); err != nil || !more {
 			return errors.Join(err, closeAll(unused), ErrDiskFull)
 		}
 	}
-	seg, err := l.spares.activate(last + 1)
-	if err != nil {
+	if err := l.spares.activate(next); err != nil {
 		return errors.Join(err, closeAll(unused))
 	}
-	l.addSegment(seg)
 	w := &l.writer
-	w.active, w.hash = seg, r.hash
+	w.active, w.hash = next, r.hash
 	w.sequence, w.prevSum, w.prevLen = r.sequence, r.prevSum, r.prevLen
 	w.durable = r.sequence
 	w.oldest = r.oldest
@@ -916,8 +1024,15 @@ func (r *recovery) begin(lost []*Group) error {
 		}
 		marks.add(item{group: g, kind: kindDamaged, a: at.Segment, b: uint64(at.Offset)}, plainRecordBytes)
 	}
+	headers := minHeaders
+	if r.tail.segment() != nil {
+		if !l.writeTail(r.tail) {
+			return errors.Join(l.Err(), closeAll(unused))
+		}
+		headers--
+	}
 	l.Submit(&marks)
-	for range minHeaders {
+	for range headers {
 		l.Seal()
 		w.sealed = false
 		for l.Step() {
@@ -932,7 +1047,23 @@ func (r *recovery) begin(lost []*Group) error {
 		}
 	}
 	l.upkeep.identity = r.identity
-	return r.identity.reach(seg.number)
+	return r.identity.reach(next.number)
+}
+
+// writeTail writes the last batch again, and reports whether that worked. The
+// index has it already. Its segment counts as needed until the copy is durable: a
+// torn copy must not say that the log begins behind the original.
+func (l *Log) writeTail(t *tail) bool {
+	w := &l.writer
+	w.begin(l.o.MaxBatchBytes)
+	w.buf = append(w.buf[:0], t.bytes...)
+	t.from.live.Add(int64(t.length))
+	defer t.from.live.Add(-int64(t.length))
+	if !l.write(&header{flags: t.flags, groups: t.groups, records: t.records}) {
+		return false
+	}
+	l.applied = position{w.sequence, w.prevSum, w.prevLen, w.active.number, w.offset}
+	return true
 }
 
 // close closes the files that did not become part of the log.

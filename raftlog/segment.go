@@ -258,25 +258,32 @@ func (s *spares) recycle(seg *segment) error {
 	return nil
 }
 
-// activate makes a file the segment with the number, durably. Without a spare
-// the segment starts empty and grows, which is slower, but only until the next.
-func (s *spares) activate(number uint32) (*segment, error) {
-	seg := &segment{number: number, name: s.o.numberedName(segmentPrefix, uint64(number)), size: s.o.SegmentBytes}
+// newSegment returns a segment that has no file yet.
+func (s *spares) newSegment(number uint32) *segment {
+	return &segment{number: number, name: s.o.numberedName(segmentPrefix, uint64(number)), size: s.o.SegmentBytes}
+}
+
+// activate makes a file the segment, durably. Without a spare the segment starts
+// empty and grows, which is slower, but only until the next.
+func (s *spares) activate(seg *segment) error {
 	if sp, ok := s.take(); ok {
-		seg.file = sp.file
 		if err := s.rename(sp.name, seg.name); err != nil {
-			return nil, errors.Join(err, sp.file.Close())
+			return errors.Join(err, sp.file.Close())
 		}
-		return seg, nil
+		seg.file = sp.file
+		return nil
 	}
 	f, err := s.o.FS.Create(seg.name)
-	if err == nil && !s.o.NoSync && !planted.Is(planted.SkipDirSync) {
-		if err = s.o.FS.SyncDir(s.o.Dir); err != nil {
-			err = errors.Join(err, f.Close())
+	if err != nil {
+		return err
+	}
+	if !s.o.NoSync && !planted.Is(planted.SkipDirSync) {
+		if err := s.o.FS.SyncDir(s.o.Dir); err != nil {
+			return errors.Join(err, f.Close())
 		}
 	}
 	seg.file = f
-	return seg, err
+	return nil
 }
 
 func (s *spares) close() error {

@@ -247,9 +247,9 @@ func (l *Log) rotate() bool {
 		l.fail("rotate", w.active.number, w.offset, errNumbersUsedUp)
 		return false
 	}
-	seg, err := l.spares.activate(w.active.number + 1)
-	if err != nil {
-		l.fail("rotate", w.active.number+1, 0, err)
+	seg := l.spares.newSegment(w.active.number + 1)
+	if err := l.spares.activate(seg); err != nil {
+		l.fail("rotate", seg.number, 0, err)
 		return false
 	}
 	l.addSegment(seg)

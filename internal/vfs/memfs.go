@@ -161,6 +161,21 @@ func (m *MemFS) DropCaches() {
 	}
 }
 
+// DropUnsynced is a failed Sync of every file, with or without FailedSyncDrops:
+// what was not synced stays visible, counts as clean, and never reaches the disk.
+// A process that dies then can tell nobody.
+func (m *MemFS) DropUnsynced() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, d := range m.dirs {
+		for _, e := range d.visible { // nothing depends on the order
+			if e.file != nil {
+				e.file.drop()
+			}
+		}
+	}
+}
+
 // begin counts a call and asks the hook about it.
 func (m *MemFS) begin(op Op) Fault {
 	op.Call = m.calls.Add(1)
