@@ -196,8 +196,20 @@ func blockLies(t *testing.T, fate Fate, seed uint64) (found bool) {
 	}
 	v.mount()
 
+	hurt, found := afterDamage(t, c, l)
+	t.Logf("%v lost, %v misdirected, %v spoilt, %d rotten; groups damaged: %v; %d operations",
+		d.Counts().Fates[Lose], d.Counts().Fates[Misdirect], d.Counts().Fates[Spoil], rotten, hurt, l.History.Len())
+	c.KillAll()
+	v.unmount()
+	return found
+}
+
+// afterDamage starts store 1, something of which is damaged, under load, ends the
+// load, and checks that nothing damaged is served (F4). It returns the groups that are
+// damaged, and whether anything was found.
+func afterDamage(t *testing.T, c *Cluster, l *Load) (hurt []wire.GroupID, found bool) {
+	t.Helper()
 	// The store may refuse to open; the others go on in any case.
-	hurt := []wire.GroupID(nil)
 	var open *OpenError
 	switch err := c.Start(1); {
 	case errors.As(err, &open) && !open.Killed:
@@ -208,26 +220,29 @@ func blockLies(t *testing.T, fate Fate, seed uint64) (found bool) {
 	}
 	answers(t, l, 1000)
 	l.End()
-	sound := []wire.StoreID{2, 3}
-	if !found {
+	hurt = sound(t, c, l)
+	return hurt, found || len(hurt) > 0
+}
+
+// sound checks F1 and F2 on stores 2 and 3, and on store 1 for the groups that are
+// not damaged there. It returns those that are.
+func sound(t *testing.T, c *Cluster, l *Load) (hurt []wire.GroupID) {
+	t.Helper()
+	if c.Process(1) != nil {
 		h, err := c.Health(t.Context(), 1)
 		must(t, err)
 		if h.Failed {
 			t.Errorf("the whole store failed: %s", h.Text)
 		}
-		hurt, found = h.Health.Damage, len(h.Health.Damage) > 0
+		hurt = h.Health.Damage
 	}
-	must(t, l.ReadAll(t.Context(), sound...))
-	must(t, c.Agree(t.Context(), sound...))
+	must(t, l.ReadAll(t.Context(), 2, 3))
+	must(t, c.Agree(t.Context(), 2, 3))
 	if c.Process(1) != nil {
 		must(t, agreeWhereSound(t.Context(), c, hurt))
 	}
 	must(t, l.History.Check())
-	t.Logf("%v lost, %v misdirected, %v spoilt, %d rotten; groups damaged: %v; %d operations",
-		d.Counts().Fates[Lose], d.Counts().Fates[Misdirect], d.Counts().Fates[Spoil], rotten, hurt, l.History.Len())
-	c.KillAll()
-	v.unmount()
-	return found
+	return hurt
 }
 
 // agreeWhereSound compares store 1 with store 2 on groups that are not damaged.

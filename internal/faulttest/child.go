@@ -277,6 +277,9 @@ func (c *child) health(cfg ChildConfig) Response {
 }
 
 func damaged(err error) bool {
-	var corruption *raftlog.CorruptionError
-	return errors.As(err, &corruption)
+	var (
+		corruption *raftlog.CorruptionError
+		snapshot   *engine.SnapshotError
+	)
+	return errors.As(err, &corruption) || errors.As(err, &snapshot)
 }
