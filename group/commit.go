@@ -96,7 +96,7 @@ const storedBatch = 1 << 14
 func (g *Group) toHandOut() bool {
 	// G6. The commit index may be ahead of this replica's disk. What was applied
 	// and then lost with the log would be ahead of it after a restart.
-	return !g.isChanging() && g.handed.last < min(g.commit, g.log.durable) &&
+	return !g.isWounded() && !g.isChanging() && g.handed.last < min(g.commit, g.log.durable) &&
 		g.handed.firstBytes+g.handed.restBytes < g.tuning.MaxCommittedBytes
 }
 
@@ -105,7 +105,7 @@ func (g *Group) toHandOut() bool {
 //
 //mr:hotpath
 func (g *Group) HoldsCommitted() bool {
-	return g.fault == nil && g.handed.last < min(g.commit, g.log.durable)
+	return g.fault == nil && !g.isWounded() && g.handed.last < min(g.commit, g.log.durable)
 }
 
 // takeCommitted hands out entries to apply.

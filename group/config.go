@@ -40,6 +40,11 @@ type Config struct {
 	// Applied is the last entry the state machine holds already. Entries behind
 	// it are handed out again as far as they are known to be committed.
 	Applied wire.Index
+	// Wounded says that the replica has lost entries, or the state of its machine, and
+	// knows its hard state and the last entry that it may have acknowledged: Storage
+	// ends with that, and may hold nothing else. It waits for a snapshot that reaches
+	// as far, see [Group.Wound].
+	Wounded bool
 	// Promised is for how many ticks, from Now, this replica may owe silence to a
 	// leader because of what it promised before it started, when that is longer than
 	// ElectionTicks, or when LeaseReads is off now and was on. A host that never

@@ -74,6 +74,8 @@ func (g *Group) Campaign() error {
 	switch {
 	case g.fault != nil:
 		return g.fault
+	case g.isWounded():
+		return ErrWounded
 	case !g.isVoter():
 		return ErrNotVoter
 	case g.role == Leader:

@@ -39,6 +39,9 @@ var (
 	// ErrHung is returned by Campaign while nothing becomes durable here. The caller
 	// leaves the campaign to others.
 	ErrHung = errors.New("nothing becomes durable here")
+	// ErrWounded is returned by Campaign on a replica that has lost its entries. It
+	// may campaign when it has taken the state of the leader.
+	ErrWounded = errors.New("replica has lost entries and waits for a snapshot")
 	// ErrNotVoter is returned by Campaign on a replica that has no vote.
 	ErrNotVoter = errors.New("replica is not a voter")
 	// ErrBadProposal is returned by Propose for a block whose payloads are not as

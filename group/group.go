@@ -121,6 +121,9 @@ func New(cfg Config) (*Group, error) {
 	if cfg.Floor > cfg.Members.Index {
 		g.mutable().floor = cfg.Floor
 	}
+	if cfg.Wounded {
+		g.mutable().wounded = true
+	}
 	if err := g.restore(cfg.Applied); err != nil {
 		return nil, err
 	}
@@ -163,7 +166,7 @@ func (g *Group) restore(applied wire.Index) error {
 		return g.fail("G12", last, "commit %d is behind the last stored entry", hs.Commit)
 	case applied > last:
 		return g.fail("G12", last, "state machine applied %d, behind the last stored entry", applied)
-	case applied < compacted:
+	case applied < compacted && !g.isWounded():
 		return g.fail("G12", compacted, "state machine applied %d, entries up to %d are compacted", applied, compacted)
 	case g.members.Index > last:
 		return g.fail("G12", last, "membership of entry %d, behind the last stored entry", g.members.Index)
@@ -172,7 +175,7 @@ func (g *Group) restore(applied wire.Index) error {
 	g.log.restore(last, lastTerm)
 	g.applied = applied
 	g.handed.last = applied
-	if applied < last {
+	if applied < last && !g.isWounded() {
 		g.log.configs = &configs{next: applied + 1, end: last}
 	}
 	return nil
@@ -245,11 +248,11 @@ func (g *Group) Deadline() uint64 {
 	return deadline
 }
 
-// isVoter says whether this replica votes in either configuration.
+// isVoter says whether this replica votes in either configuration, and could win.
 //
 //mr:hotpath
 func (g *Group) isVoter() bool {
-	return (g.incoming | g.outgoing).has(int(g.slot))
+	return (g.incoming | g.outgoing).has(int(g.slot)) && !g.isWounded()
 }
 
 // slotOf returns the slot of a member.

@@ -215,13 +215,21 @@ func (g *Group) formRun(r *run, lo wire.Index, arena *wire.Arena) (err error) {
 }
 
 // cannotSend deals with entries that cannot be read: a peer whose entries are
-// compacted waits for a snapshot, anything else stops the group.
+// compacted, or damaged and applied, waits for a snapshot; anything else stops the
+// group.
 func (g *Group) cannotSend(slot int, lo wire.Index, err error) {
 	if errors.Is(err, wire.ErrCompacted) {
 		if g.leading.state[slot] == snapshot {
 			return // compacted further just now
 		}
 		g.leading.becomeSnapshot(slot, g.log.storage.First()-1)
+		return
+	}
+	if errors.Is(err, wire.ErrDamaged) && lo <= g.applied {
+		// The machine has what they did.
+		s := g.mutable()
+		s.hurt, s.hurtAt = err, max(s.hurtAt, lo)
+		g.leading.becomeSnapshot(slot, lo)
 		return
 	}
 	_ = g.fail("G13", lo, "entries for replica %d: %w", g.replica(slot), err) // kept in g.fault
@@ -372,7 +380,7 @@ func (g *Group) leaderHeartbeatResponse(m *wire.Message) error {
 //
 //mr:hotpath
 func (g *Group) followerAppend(m *wire.Message) error {
-	if err := g.follow(m); err != nil {
+	if err := g.follow(m); err != nil || g.isWounded() {
 		return err
 	}
 	first, err := g.checkEntries(m)
@@ -575,11 +583,13 @@ func (g *Group) followerHeartbeat(m *wire.Message) error {
 	if err := g.follow(m); err != nil {
 		return err
 	}
-	if m.Commit > g.log.last() {
+	if m.Commit > g.log.last() && !g.isWounded() {
 		// The leader says only what this replica has acknowledged.
 		return g.fail("G5", m.Commit, "committed, and acknowledged here; the log ends at %d", g.log.last())
 	}
-	g.setCommit(m.Commit)
+	if !g.isWounded() {
+		g.setCommit(m.Commit)
+	}
 	g.noteBeat(m)
 	g.rest()
 	return nil

@@ -164,6 +164,9 @@ func plainRules() map[wire.MessageKind][3][4]string {
 		wire.Digest:          always(asItWas),
 		wire.DigestResponse:  always(asItWas),
 		wire.Bar:             always(asItWas),
+		wire.Repair:          always(asItWas),
+		wire.Rejoin:          always(asItWas),
+		wire.Rejoined:        always(asItWas),
 	}
 }
 

@@ -13,6 +13,11 @@ type seldom struct {
 	changing *wire.Membership
 	// floor is Config.Floor until a membership from there on is in force.
 	floor wire.Index
+	// hurt is why an entry could not be read for a peer, hurtAt which one.
+	hurt   error
+	hurtAt wire.Index
+	// wounded: it has lost its entries, see Wound.
+	wounded bool
 }
 
 // mutable returns g.seldom, to put something in.
@@ -27,6 +32,11 @@ func (g *Group) mutable() *seldom {
 //
 //mr:hotpath
 func (g *Group) isChanging() bool { return g.seldom != nil && g.seldom.changing != nil }
+
+// isWounded says whether the entries are lost, see Wound.
+//
+//mr:hotpath
+func (g *Group) isWounded() bool { return g.seldom != nil && g.seldom.wounded }
 
 // refuses says whether a refusal is owed to the leader.
 //
@@ -80,5 +90,5 @@ func (s *seldom) hasReady() bool { return len(s.out) > 0 || s.offer != nil }
 
 // empty says whether s may be let go of.
 func (s *seldom) empty() bool {
-	return !s.hasReady() && s.refusal == nil && s.changing == nil && s.floor == 0
+	return !s.hasReady() && s.refusal == nil && s.changing == nil && s.floor == 0 && s.hurt == nil && !s.wounded
 }

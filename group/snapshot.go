@@ -104,6 +104,10 @@ func (g *Group) followerSnapshot(m *wire.Message) error {
 	if m.Index == 0 || m.LogTerm == 0 || m.LogTerm > m.Term {
 		return badMessage(m, "snapshot of entry %d, term %d", m.Index, m.LogTerm)
 	}
+	if g.isWounded() {
+		g.woundedSnapshot(m)
+		return nil
+	}
 	have := m.Index <= g.commit
 	if !have && m.Index <= g.log.last() {
 		// What a snapshot holds is committed, and so is an equal log up to there.
@@ -140,6 +144,9 @@ func (g *Group) CanRestore(s SnapshotState) error {
 	if err := g.mayRestore(&s); err != nil {
 		return err
 	}
+	if g.isWounded() {
+		return nil
+	}
 	if term, err := g.log.term(s.Index); err == nil && term == s.Term {
 		return ErrSnapshotOld
 	}
@@ -172,6 +179,7 @@ func (g *Group) Restore(s SnapshotState) error {
 	g.commit, g.applied, g.handed = s.Index, s.Index, handOut{last: s.Index}
 	if old := g.seldom; old != nil {
 		old.changing, old.offer, old.refusal = nil, nil, nil
+		old.wounded, old.hurt, old.hurtAt = false, nil, 0
 	}
 	// Committed entries are those of every later leader.
 	g.verified, g.answered = s.Index, s.Index
@@ -188,7 +196,8 @@ func (g *Group) mayRestore(s *SnapshotState) error {
 	switch {
 	case g.fault != nil:
 		return g.fault
-	case g.leading != nil || s.Index <= g.commit:
+	case g.leading != nil || s.Index < g.commit || s.Index == g.commit && !g.isWounded(),
+		g.isWounded() && !g.upToDate(s.Index, s.Term):
 		return ErrSnapshotOld
 	case s.Term == 0 || s.Term > g.term:
 		fault("Term: %d must be between 1 and %d", s.Term, g.term)
