@@ -416,6 +416,12 @@ func (k *checker) configured(g int, m *wire.Message, index wire.Index, payload [
 	k.c.reconfigured(g, m.From)
 }
 
+// changing says whether a membership was sent that may yet be committed.
+func (k *checker) changing(g int, committed wire.Index) bool {
+	configs := k.groups[g].configs
+	return configs[len(configs)-1].Index > committed
+}
+
 func (k *checker) hasQuorum(g int, m *wire.Message, config *engine.Membership, index wire.Index) bool {
 	for _, role := range [...]wire.MemberRole{wire.Voter, wire.Outgoing} {
 		voters, have := 0, 0

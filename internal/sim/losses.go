@@ -46,7 +46,7 @@ func (c *cluster) canLose(s *site) bool {
 	}
 	for g := range c.shape.members {
 		leader, st := c.leading(g)
-		if leader == nil || isJoint(st.Members) || c.rosters[g].busy {
+		if leader == nil || isJoint(st.Members) || c.rosters[g].busy || c.check.changing(g, st.Committed) {
 			return false
 		}
 		voters, others := 0, 0

@@ -89,6 +89,9 @@ func (c *cluster) change(g int) {
 		}
 		return
 	}
+	if c.loss != nil {
+		return // first the replicas that were lost
+	}
 	if isJoint(st.Members) {
 		if roster.busy || !r.chance(0.7) {
 			return

@@ -92,7 +92,7 @@ func drawShape(p Plan) shape {
 		loss:         pick(r, 0, 0, 0.001, 0.02),
 		duplicates:   pick(r, 0, 0, 0.001, 0.02),
 		late:         pick(r, 0, 0.001, 0.01),
-		linkBytes:    pick(r, 16<<10, 256<<10, 1<<20),
+		linkBytes:    pick(r, 4<<10, 16<<10, 256<<10),
 		syncMin:      pick(r, time.Duration(10), 100, 500) * time.Microsecond,
 		stepMax:      pick(r, time.Duration(20), 200, 3000) * time.Microsecond,
 		rate:         pick(r, 30., 100, 300, 1000),
