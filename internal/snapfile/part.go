@@ -43,10 +43,13 @@ func (d *Dir) Receive(info *Info) (*Part, error) {
 	}
 	p := &Part{dir: d, info: *info, name: d.file(Name{info.Group, info.Index}, partSuffix)}
 	p.total.reset(&p.info)
-	if err := p.reopen(); err != nil || p.file != nil {
-		return p, err
+	err := p.reopen()
+	switch {
+	case err != nil:
+		return nil, err
+	case p.file != nil:
+		return p, nil
 	}
-	var err error
 	if p.file, err = d.fs.Create(p.name); err != nil {
 		return nil, err
 	}
@@ -75,7 +78,29 @@ func (p *Part) reopen() error {
 		return file.Close()
 	}
 	p.file = file
+	if err := p.again(head, 0); err != nil {
+		return errors.Join(err, p.Close())
+	}
 	return nil
+}
+
+// again writes what was found in the file. It may be there for readers only: when a
+// sync has failed, the pages count as clean and no other sync brings them to the
+// disk.
+func (p *Part) again(b []byte, offset int64) error {
+	if _, err := p.file.WriteAt(b, offset); err != nil {
+		return err
+	}
+	return p.written(len(b))
+}
+
+// written counts bytes that are not synced, and syncs when there are many.
+func (p *Part) written(n int) error {
+	if p.dirty += n; p.dirty < syncBytes || p.dir.noSync {
+		return nil
+	}
+	p.dirty = 0
+	return p.file.Sync()
 }
 
 // Resume looks whether the next chunk is there from before, and says whether
@@ -106,6 +131,9 @@ func (p *Part) Resume() (done bool, err error) {
 	sum, err := p.info.checkChunk(p.next, record)
 	if err != nil {
 		return true, nil // it was not written to its end, and comes again
+	}
+	if err := p.again(record, p.info.offset(p.next)); err != nil {
+		return true, err
 	}
 	p.total.add(sum)
 	p.next++
@@ -151,11 +179,8 @@ func (p *Part) Put(n uint64, record []byte) error {
 	if _, err := p.file.WriteAt(record, p.info.offset(n)); err != nil {
 		return err
 	}
-	if p.dirty += len(record); p.dirty >= syncBytes && !p.dir.noSync {
-		p.dirty = 0
-		if err := p.file.Sync(); err != nil {
-			return err
-		}
+	if err := p.written(len(record)); err != nil {
+		return err
 	}
 	p.sums[n%Window] = sum
 	p.ahead |= 1 << (n - p.next)

@@ -361,6 +361,50 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// TestResumeAfterFailedSync: what was received can be read, but a sync failed and
+// the process died, so that it will never reach the disk by itself. A snapshot that
+// is made of it is durable all the same.
+func TestResumeAfterFailedSync(t *testing.T) {
+	source, _ := openDir(t, newFS(t))
+	mustWrite(t, source, meta(), state(9*snapfile.MinChunkBytes))
+	info, chunks := records(t, source)
+	for have := range len(chunks) + 1 {
+		disk := newFS(t)
+		d, _ := openDir(t, disk)
+		p, err := d.Receive(info)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := range have {
+			if err := p.Put(uint64(n), chunks[n]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		died := disk.Fork()
+		died.DropUnsynced()
+		again, _ := openDir(t, died)
+		if p, err = again.Receive(info); err != nil {
+			t.Fatal(err)
+		}
+		resume(t, p)
+		if p.Next() != uint64(have) {
+			t.Fatalf("%d chunks are found, of %d", p.Next(), have)
+		}
+		for n := p.Next(); n < info.Chunks; n++ {
+			if err := p.Put(n, chunks[n]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := p.Commit(); err != nil {
+			t.Fatal(err)
+		}
+		after, _ := openDir(t, died.CrashClone(nil, vfs.AllLost))
+		if got, err := read(after); err != nil || !bytes.Equal(got, state(9*snapfile.MinChunkBytes)) {
+			t.Fatalf("%d chunks were found: after a power cut there are %d bytes, %v", have, len(got), err)
+		}
+	}
+}
+
 // TestWrongTotal: chunks that are right one by one and are not those that the
 // description is of.
 func TestWrongTotal(t *testing.T) {
