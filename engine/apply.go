@@ -83,6 +83,7 @@ type applyState struct {
 	fresh   freshness
 	ended   chan struct{} // closed when the replica has stopped
 
+	care      care
 	plan      *snapPlan // nil when the machine makes no snapshots
 	away      int       // jobs that use the machine
 	restoring bool      // one of them gives it another state
@@ -331,6 +332,13 @@ func (a *applier) gather(r *replica, block wire.Block, first, last wire.Index) b
 		if index < first || index > last {
 			continue
 		}
+		if index <= r.apply.care.to {
+			if skip, ok := a.careful(r, index); !ok {
+				return false
+			} else if skip {
+				continue
+			}
+		}
 		if len(a.entries) == maxApplyEntries && !a.applyGathered(r, a.entries[maxApplyEntries-1].Index) {
 			return false
 		}
@@ -345,6 +353,7 @@ func (a *applier) gather(r *replica, block wire.Block, first, last wire.Index) b
 func (a *applier) applyGathered(r *replica, last wire.Index) bool {
 	if len(a.entries) > 0 {
 		if err := applyTo(r.apply.machine, a.entries); err != nil {
+			err = a.store.poison(r, a.entries[0].Index, a.entries[len(a.entries)-1].Index, err)
 			clear(a.entries)
 			a.entries = a.entries[:0]
 			r.fail(err)

@@ -315,6 +315,11 @@ type GroupConfig struct {
 	// on all stores. It must be left out when the group is stored already, and with
 	// Join.
 	Snapshot string
+	// Skip names entries that are not given to the state machine, because it fails on
+	// them: see [*ApplyError]. All replicas must leave out the same ones, in every start
+	// until a snapshot holds what is behind them, and with Join too; otherwise their
+	// states differ from then on. Commands that are left out take no effect.
+	Skip []wire.Index
 	// SnapshotEntries, SnapshotBytes and KeepEntries take the place of those of the
 	// store, unless they are zero.
 	SnapshotEntries uint64

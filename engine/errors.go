@@ -192,6 +192,25 @@ func (e *DiskHungError) Error() string {
 	return fmt.Sprintf("store %d: the disk has not answered for %v", e.Store, e.For)
 }
 
+// ApplyError says on which committed entries a state machine failed: one of those
+// from First to Last. A group that is started again on the same Store finds out
+// which, and then First and Last are that one. It is there on all replicas; see
+// GroupConfig.Skip for the way out when the state machine cannot be mended.
+type ApplyError struct {
+	Group       wire.GroupID
+	First, Last wire.Index
+	Err         error // of Apply, or a [*PanicError]
+}
+
+func (e *ApplyError) Error() string {
+	if e.First == e.Last {
+		return fmt.Sprintf("group %d: apply entry %d: %v", e.Group, e.First, e.Err)
+	}
+	return fmt.Sprintf("group %d: apply an entry from %d to %d: %v", e.Group, e.First, e.Last, e.Err)
+}
+
+func (e *ApplyError) Unwrap() error { return e.Err }
+
 // PanicError wraps what a state machine panicked with.
 type PanicError struct {
 	Value any

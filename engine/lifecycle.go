@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 
 	"go.uber.org/zap"
@@ -103,6 +104,7 @@ func (s *Store) StartGroup(ctx context.Context, cfg GroupConfig) (*Group, error)
 	r.self, r.joining, r.recovery = d.Replica, d.joining(), d.recovery
 	r.apply.machine, r.apply.ended, r.logged = cfg.StateMachine, make(chan struct{}), make(chan struct{})
 	r.apply.plan = s.newSnapPlan(&cfg)
+	r.apply.care = s.newCare(&cfg)
 	applied, err := s.begin(ctx, r, &cfg, &d, isNew)
 	if err != nil {
 		return nil, err
@@ -173,6 +175,9 @@ func (c GroupConfig) validate(store wire.StoreID) error {
 	}
 	if c.Join && len(c.Members) > 0 {
 		fault("Members", fmt.Sprintf("%+v", c.Members), "must be left out with Join")
+	}
+	if slices.Contains(c.Skip, 0) {
+		fault("Skip", c.Skip, "must not hold entry 0, which is none")
 	}
 	if c.Join && c.Snapshot != "" {
 		fault("Snapshot", fmt.Sprintf("%q", c.Snapshot), "must be left out with Join: the state comes from the leader")

@@ -11,8 +11,8 @@ import (
 // no randomness, no map order.
 //
 // The engine calls the methods of one state machine from one goroutine at a
-// time. An error or a panic stops the group on this store with that reason;
-// other groups go on.
+// time. An error or a panic stops the group on this store with that reason, in an
+// [*ApplyError] for Apply; other groups go on.
 type StateMachine interface {
 	// Apply executes committed entries in order and sets the Result of each in
 	// place. Indexes rise but need not be consecutive: the group's own entries

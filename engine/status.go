@@ -91,6 +91,7 @@ type metrics struct {
 	elections       atomic.Int64
 	leading         atomic.Int64
 	failedGroups    atomic.Int64
+	skipped         atomic.Int64
 	slowDisk        atomic.Int64
 	hungDisk        atomic.Int64
 	joined          atomic.Int64
@@ -135,6 +136,7 @@ type Metrics struct {
 	HungDisk int64         // times that it did not answer, and leaders stepped down
 
 	FailedGroups    int64 // groups that stopped by themselves
+	SkippedEntries  int64 // entries left out as GroupConfig.Skip says
 	JoinedReplicas  int64 // replicas started because a leader asked for them
 	RemovedReplicas int64 // replicas let go of after their removal
 	BadFrames       int64 // frames dropped for what they held
@@ -189,6 +191,7 @@ func (s *Store) Metrics() Metrics {
 		SlowDisk:        m.slowDisk.Load(),
 		HungDisk:        m.hungDisk.Load(),
 		FailedGroups:    m.failedGroups.Load(),
+		SkippedEntries:  m.skipped.Load(),
 		JoinedReplicas:  m.joined.Load(),
 		RemovedReplicas: m.removed.Load(),
 		BadFrames:       m.badFrames.Load(),

@@ -87,7 +87,8 @@ type Store struct {
 
 	mu        sync.RWMutex // guards the fields below; taken before replica.mu
 	groups    map[wire.GroupID]*replica
-	starting  map[wire.GroupID]bool // StartGroup is under way
+	starting  map[wire.GroupID]bool       // StartGroup is under way
+	poisoned  map[wire.GroupID]wire.Index // a machine failed on an entry up to here
 	freeSlots []scheduler.Slot
 
 	ticks     uint64 // calls of tick; tick's own
@@ -143,6 +144,7 @@ func open(cfg Config, serial bool) (*Store, error) {
 		cfg:      cfg,
 		groups:   make(map[wire.GroupID]*replica),
 		starting: make(map[wire.GroupID]bool),
+		poisoned: make(map[wire.GroupID]wire.Index),
 		stopped:  make(chan struct{}),
 		closed:   make(chan struct{}),
 	}
