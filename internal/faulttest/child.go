@@ -248,7 +248,7 @@ func (c *child) health(cfg ChildConfig) Response {
 	m := c.store.Metrics()
 	a := Response{Outcome: Done, Health: Health{
 		Leading: int(m.Leading), Made: m.SnapshotsMade, Installed: m.SnapshotsInstalled, Elections: m.Elections,
-		Joined: m.JoinedReplicas, Removed: m.RemovedReplicas, Refused: m.RefusedConnections, Fitness: c.store.Fitness().String()}}
+		Joined: m.JoinedReplicas, Removed: m.RemovedReplicas, Refused: m.RefusedConnections, LeaseReads: m.LeaseReads, Fitness: c.store.Fitness().String()}}
 	if err := c.store.Err(); err != nil {
 		a.Failed, a.Text = true, err.Error()
 	}

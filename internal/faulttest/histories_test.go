@@ -128,7 +128,7 @@ func TestProcessHistories(t *testing.T) {
 	c, l := newCluster(t, ClusterConfig{Dirs: dirs(t.TempDir(), 3)}, 48)
 	must(t, c.StartAll())
 	l.Retries = true
-	goal := pick(10_000, 80_000, 2_000_000)
+	goal := pick(10_000, 60_000, 2_000_000)
 	rng := rand.New(rand.NewPCG(uint64(goal), 0))
 	l.Begin()
 	t.Cleanup(l.End)

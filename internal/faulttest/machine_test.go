@@ -98,6 +98,7 @@ func TestSameDirectoryTwice(t *testing.T) {
 // without a signal, as a paused virtual machine is. When it goes on it must not
 // believe that it still leads.
 func TestFrozenProcess(t *testing.T) {
+	t.Parallel()
 	c, l := newCluster(t, ClusterConfig{Dirs: dirs(t.TempDir(), 3)}, 24)
 	must(t, c.StartAll())
 	g := newControlGroup(t, "freezer")

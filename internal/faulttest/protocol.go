@@ -117,6 +117,7 @@ type Health struct {
 	First, Applied  wire.Index
 	Joined, Removed int64 // replicas
 	Refused         int64 // connections
+	LeaseReads      int64
 	Fitness         string
 }
 
