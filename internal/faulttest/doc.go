@@ -18,8 +18,10 @@
 // A rig is a way to make one kind of fault on a real machine: strace for what
 // system calls return and for death at an exact call, a loop device with a real
 // file system for power cuts, a loop device over a [Disk] for faults of blocks,
-// network namespaces and a [Proxy] for faults of the network, control groups for
-// pauses and slow disks. A round is one fault and what follows it.
+// network namespaces and a [Proxy] for faults of the network, namespaces for clocks
+// that jump, control groups for pauses, slow disks and too little memory, and a
+// [Death] that a store brings upon itself at an exact call of its own. A round is one
+// fault and what follows it.
 //
 // # What is checked
 //
@@ -27,7 +29,8 @@
 //     unknown may take effect any time later, or never. As every key is read after
 //     the last fault, a lost write shows as well.
 //   - F2: after the last fault all replicas of a group hold the same commands in
-//     the same order, and none twice.
+//     the same order, and none twice. Where groups change their members, all
+//     replicas are those that the newest membership names.
 //   - F3: a store whose log failed refuses everything until it is opened again.
 //   - F4: what a disk lost, moved or spoilt is never served: the replica serves
 //     what the others have, or says that its log is damaged.
