@@ -84,10 +84,11 @@ type applyState struct {
 	ended   chan struct{} // closed when the replica has stopped
 
 	care      care
-	plan      *snapPlan // nil when the machine makes no snapshots
-	away      int       // jobs that use the machine
-	restoring bool      // one of them gives it another state
-	over      error     // why the replica has ended, though jobs may be under way
+	stop      wire.Index // no call of Apply goes beyond it
+	plan      *snapPlan  // nil when the machine makes no snapshots
+	away      int        // jobs that use the machine
+	restoring bool       // one of them gives it another state
+	over      error      // why the replica has ended, though jobs may be under way
 }
 
 // pendingRun waits for the entries [first, first+len(list)) of one term. It
@@ -242,6 +243,9 @@ func (r *replica) ending() error {
 	if failed := r.failed.Load(); failed != nil {
 		return failed
 	}
+	if diverged := r.diverged.Load(); diverged != nil {
+		return diverged
+	}
 	return nil
 }
 
@@ -332,6 +336,11 @@ func (a *applier) gather(r *replica, block wire.Block, first, last wire.Index) b
 		if index < first || index > last {
 			continue
 		}
+		for index > r.apply.stop {
+			if !a.applyGathered(r, r.apply.stop) {
+				return false
+			}
+		}
 		if index <= r.apply.care.to {
 			if skip, ok := a.careful(r, index); !ok {
 				return false
@@ -360,6 +369,11 @@ func (a *applier) applyGathered(r *replica, last wire.Index) bool {
 			return false
 		}
 		a.store.metrics.applied.Add(int64(len(a.entries)))
+	}
+	if d := r.digests; d != nil && !a.noteResults(r, d, last) {
+		clear(a.entries)
+		a.entries = a.entries[:0]
+		return false
 	}
 	a.complete(r, last)
 	clear(a.entries)

@@ -147,6 +147,15 @@ type Config struct {
 	// and sent, 512 bytes to 1 MiB. Zero means 256 KiB.
 	SnapshotChunkBytes int
 
+	// DigestEntries is after how many entries the replicas of a group compare what
+	// their state machines made of them. It must be the same on all stores, or those
+	// that differ are not compared. Zero means 1,024: two messages per follower each.
+	DigestEntries uint64
+	// NoDigests leaves that out, for machines of which replicas may give different
+	// results. On by default, because [StateMachine] rules such machines out, and a
+	// state that has diverged unnoticed spreads: to reads, and by snapshots.
+	NoDigests bool
+
 	// ForwardProposals has replicas that do not lead send proposals to the leader,
 	// instead of refusing them with [*NotLeaderError]. Off by default: a client
 	// that is told the leader goes there itself, which saves a hop and both stores
@@ -187,6 +196,7 @@ func (c Config) withDefaults() Config {
 	set(&c.SnapshotEntries, 100_000)
 	set(&c.SnapshotBytes, 64<<20)
 	set(&c.KeepEntries, 10_000)
+	set(&c.DigestEntries, 1024)
 	set(&c.MaxSnapshots, 4)
 	set(&c.SnapshotBytesPerSecond, 64<<20)
 	set(&c.SnapshotChunkBytes, snapfile.DefaultChunkBytes)
@@ -268,6 +278,9 @@ func (c Config) Validate() error {
 	if c.CloseTimeout < 0 {
 		fault("CloseTimeout", c.CloseTimeout, "must not be negative")
 	}
+	if c.DigestEntries > 1<<32 {
+		fault("DigestEntries", c.DigestEntries, "must not exceed 4294967296")
+	}
 	if c.MaxGroupInflightBytes > c.MaxInflightBytes {
 		fault("MaxGroupInflightBytes", c.MaxGroupInflightBytes, "must not exceed MaxInflightBytes")
 	}
@@ -325,4 +338,8 @@ type GroupConfig struct {
 	SnapshotEntries uint64
 	SnapshotBytes   int64
 	KeepEntries     uint64
+	// NoDigests says that replicas may give different results for the same entries, so
+	// that they are not compared; see Config.NoDigests. A replica that was stopped
+	// because of them is started again.
+	NoDigests bool
 }

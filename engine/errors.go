@@ -151,6 +151,24 @@ func (e *BarredError) Error() string {
 	return fmt.Sprintf("group %d: replica %d is barred: the group was recovered without it, in recovery %d", e.Group, e.Replica, e.Generation)
 }
 
+// DivergedError says that the state machine of a replica has made something else of
+// the same entries than a majority of voters, somewhere up to Index, zero when that is
+// not known any more. The replica has ended, and StartGroup does not start it again:
+// its state is wrong, and snapshots that it made may be. Have it replaced, see
+// docs/divergence.md.
+type DivergedError struct {
+	Group   wire.GroupID
+	Replica wire.ReplicaID
+	Index   wire.Index
+}
+
+func (e *DivergedError) Error() string {
+	if e.Index == 0 {
+		return fmt.Sprintf("group %d: the state machine of replica %d has diverged", e.Group, e.Replica)
+	}
+	return fmt.Sprintf("group %d: the state machine of replica %d has diverged by entry %d", e.Group, e.Replica, e.Index)
+}
+
 // SnapshotError says why the snapshot of a group that ends at Index could not be
 // used: it is damaged, cannot be read, or the state machine did not take it. The
 // group needs its state from other replicas or from an export.

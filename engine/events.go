@@ -20,6 +20,11 @@ type Events struct {
 	ReplicaRemoved func(*ReplicaRemovedError)
 	// GroupFailed: a replica of this store stopped by itself.
 	GroupFailed func(*GroupFailedError)
+	// ReplicasDiffer: the state machines of a group have made different things of the
+	// same entries, and there is no majority of which that would be right. All go on,
+	// with states that differ. It is told on stores that led the group, and may come
+	// again with every range of entries.
+	ReplicasDiffer func(group wire.GroupID)
 	// StoreFailed: the whole store stopped.
 	StoreFailed func(*StoreFailedError)
 	// FitnessChanged: the disk of the log answers faster or slower than before, see
@@ -44,6 +49,7 @@ const (
 	noticeLeader notice = 1 << iota
 	noticeMembers
 	noticeFailed
+	noticeDiffer
 	noticeEnded // a part of a removed replica has come to its end
 )
 
@@ -115,6 +121,9 @@ func (s *Store) tell(r *replica, what notice) {
 	}
 	if what&noticeFailed != 0 && e.GroupFailed != nil {
 		e.GroupFailed(r.failed.Load())
+	}
+	if what&noticeDiffer != 0 && e.ReplicasDiffer != nil {
+		e.ReplicasDiffer(r.id)
 	}
 	if what&noticeEnded != 0 && s.forget(r) && e.ReplicaRemoved != nil {
 		e.ReplicaRemoved(r.removed.Load())

@@ -80,6 +80,10 @@ func (s *Store) handleFrame(from wire.StoreID, payload []byte) {
 			in.confirm(s, int(set.peers[at]), &node.message)
 			continue
 		}
+		if kind := node.message.Kind; kind == wire.Digest || kind == wire.DigestResponse {
+			s.handleDigest(&in.answers, r, set, &node.message)
+			continue
+		}
 		if kind := node.message.Kind; kind == wire.SnapshotChunk || kind == wire.SnapshotFetch {
 			s.snaps.deliver(r, from, &node.message)
 			continue

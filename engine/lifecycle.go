@@ -45,6 +45,8 @@ type StoredGroup struct {
 	// Barred says that the group was recovered from the loss of its quorum without
 	// this replica: StartGroup refuses it with [*BarredError].
 	Barred bool
+	// Diverged says that the replica does not start again, see [DivergedError].
+	Diverged bool
 }
 
 // Stored lists the groups in the store's log, by id, whether they run or not.
@@ -66,7 +68,7 @@ func (s *Store) Stored() ([]StoredGroup, error) {
 		if d.gone() {
 			continue
 		}
-		list = append(list, StoredGroup{ID: id, Replica: d.Replica, Members: d.members.Members, Barred: d.barred()})
+		list = append(list, StoredGroup{ID: id, Replica: d.Replica, Members: d.members.Members, Barred: d.barred(), Diverged: d.diverged()})
 	}
 	return list, nil
 }
@@ -93,7 +95,7 @@ func (s *Store) StartGroup(ctx context.Context, cfg GroupConfig) (*Group, error)
 		return nil, err
 	}
 	defer s.unreserve(cfg.ID)
-	r := &replica{store: s, id: cfg.ID, log: s.log.Group(cfg.ID)}
+	r := &replica{store: s, id: cfg.ID, log: s.log.Group(cfg.ID), digests: s.newDigests(&cfg)}
 	d, isNew, err := r.agree(ctx, &cfg)
 	if err != nil {
 		return nil, err
@@ -111,6 +113,7 @@ func (s *Store) StartGroup(ctx context.Context, cfg GroupConfig) (*Group, error)
 	}
 	r.joining = d.joining() // a snapshot may know that it was added
 	r.applied.Store(uint64(applied))
+	r.apply.stop = r.digests.begin(applied)
 	r.apply.members = d.members
 	if err := s.admit(r, d, isNew, applied, cfg.Priority); err != nil {
 		return nil, err

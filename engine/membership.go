@@ -160,9 +160,10 @@ func decodeDescriptor(meta []byte) (d descriptor, err error) {
 	return d, err
 }
 
-func (d *descriptor) joining() bool { return d.State&wire.Joining != 0 }
-func (d *descriptor) gone() bool    { return d.State&wire.Gone != 0 }
-func (d *descriptor) barred() bool  { return d.State&wire.Barred != 0 }
+func (d *descriptor) joining() bool  { return d.State&wire.Joining != 0 }
+func (d *descriptor) gone() bool     { return d.State&wire.Gone != 0 }
+func (d *descriptor) barred() bool   { return d.State&wire.Barred != 0 }
+func (d *descriptor) diverged() bool { return d.State&wire.Diverged != 0 }
 
 // isMember tells whether the replica is in the stored membership.
 func (d *descriptor) isMember() bool {
@@ -216,12 +217,21 @@ func (r *replica) agree(ctx context.Context, cfg *GroupConfig) (d descriptor, is
 			return joinDescriptor(cfg.Replica, d.Replica), true, nil
 		case d.barred():
 			return d, false, &BarredError{Group: r.id, Replica: d.Replica}
+		case d.diverged() && r.digests != nil:
+			return d, false, &DivergedError{Group: r.id, Replica: d.Replica}
 		case cfg.Snapshot != "":
 			return fault("Snapshot", cfg.Snapshot, "must be left out when the group is stored")
 		case cfg.Replica != 0 && cfg.Replica != d.Replica:
 			return fault("Replica", cfg.Replica, fmt.Sprintf("must be the stored one, %d", d.Replica))
 		case d.members.Index == 0 && d.recovery == nil && !d.joining() && len(cfg.Members) > 0 && !slices.Equal(startMembership(cfg.Members).Members, d.members.Members):
 			return fault("Members", fmt.Sprintf("%+v", cfg.Members), fmt.Sprintf("must be the stored ones, %+v", d.members.Members))
+		}
+		if d.diverged() {
+			// What its machine answers may differ, it is said.
+			d.State &^= wire.Diverged
+			if err := r.store.persist(ctx, func(b *raftlog.Batch) { b.Meta(r.log, d.encode()) }); err != nil {
+				return d, false, err
+			}
 		}
 		return d, false, nil
 	}
@@ -288,7 +298,7 @@ func (w *worker) keepMembership(r *replica, m *wire.Membership) {
 	d := r.description(m)
 	w.log.Meta(r.log, d.encode())
 	w.log.acks = append(w.log.acks, slotAck{replica: r, membership: m.Index})
-	r.switching = m.Index
+	r.switching, r.handed = m.Index, m
 }
 
 // toldApplied returns what the core may hear to be applied.

@@ -50,6 +50,11 @@ type replica struct {
 	applied atomic.Uint64
 	// failed is why the replica stopped by itself, nil while it runs.
 	failed atomic.Pointer[GroupFailedError]
+	// diverged is set when the state machine is known to have another state than a
+	// majority, nil before.
+	diverged atomic.Pointer[DivergedError]
+	// digests compare it with the other replicas; nil when they are not compared.
+	digests *digests
 	// removed is set when the replica is no member any more, nil before.
 	removed atomic.Pointer[ReplicaRemovedError]
 	// inflightBytes counts proposals from admission to completion.
@@ -81,10 +86,13 @@ type replica struct {
 	install   *install   // takes the place of log and state; the core is left alone
 	changes   *memberRequest
 	leaveAt   uint64 // tick when a removed replica ends
-	boot      bootCampaign
-	reads     []waitingRead
-	transfers []transfer
-	forwards  []forward // proposals on their way to the leader
+	// withdrawAt is the tick when a leader that has diverged ends, zero before.
+	withdrawAt uint64
+	handed     *wire.Membership // that went to the log last, nil before
+	boot       bootCampaign
+	reads      []waitingRead
+	transfers  []transfer
+	forwards   []forward // proposals on their way to the leader
 
 	// recovery is the last one of the group from the loss of its quorum, nil when
 	// there was none. It does not change.

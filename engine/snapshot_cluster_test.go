@@ -117,6 +117,7 @@ type place struct {
 	steps   *engine.Stepper
 	inbox   []relayFrame
 	handler transport.Handler
+	newest  uint16 // protocol version
 	books   map[wire.GroupID]*book
 	disks   map[wire.GroupID]*pages // of durable books
 
@@ -134,6 +135,10 @@ type snapCluster struct {
 	change  func(*engine.Config)
 	weight  int
 	durable bool
+	// linked has the transport tell of peers, and so of the protocol spoken with them.
+	linked bool
+	// wrap changes the machine that a group is started with; nil: it does not.
+	wrap func(p *place, id wire.GroupID, b *book) engine.StateMachine
 	// pass decides about each message on its way, and may change it; nil: all
 	// pass.
 	pass    func(from, to wire.StoreID, m *wire.Message) bool
@@ -145,14 +150,32 @@ type snapCluster struct {
 }
 
 type placeEnd struct {
-	c  *snapCluster
-	at int
+	c      *snapCluster
+	at     int
+	newest uint16
 }
 
-func (e *placeEnd) Start(h transport.Handler) error { e.c.places[e.at].handler = h; return nil }
-func (e *placeEnd) Close() error                    { return nil }
-func (e *placeEnd) Stats() transport.Stats          { return transport.Stats{} }
-func (e *placeEnd) Buffer() []byte                  { return nil }
+func (e *placeEnd) LimitProtocol(newest uint16) error { e.newest = newest; return nil }
+
+func (e *placeEnd) Start(h transport.Handler) error {
+	p := e.c.places[e.at]
+	p.handler, p.newest = h, e.newest
+	if !e.c.linked {
+		return nil
+	}
+	for _, peer := range e.c.places {
+		if peer.handler != nil && peer != p {
+			protocol := min(p.newest, peer.newest)
+			peer.handler.PeerDown(p.id, io.EOF) // it was never told of the end of the last life
+			peer.handler.PeerUp(p.id, 1, protocol)
+			h.PeerUp(peer.id, 1, protocol)
+		}
+	}
+	return nil
+}
+func (e *placeEnd) Close() error           { return nil }
+func (e *placeEnd) Stats() transport.Stats { return transport.Stats{} }
+func (e *placeEnd) Buffer() []byte         { return nil }
 
 func (e *placeEnd) Send(to wire.StoreID, lane wire.Lane, payload []byte) error {
 	peer := e.c.places[to-1]
@@ -208,7 +231,7 @@ func newSnapCluster(t testing.TB, stores int, groups []wire.GroupID, change func
 func (c *snapCluster) config(at int) engine.Config {
 	cfg := engine.Config{
 		Cluster: 7, ID: c.places[at].id, Dir: "/store", Seed: uint64(at + 1), FS: c.places[at].fs,
-		Transport: &placeEnd{c, at}, SegmentBytes: 64 << 10, MaxCommandBytes: 1 << 10, Workers: 1, Appliers: 1,
+		Transport: &placeEnd{c, at, wire.ProtocolVersion}, SegmentBytes: 64 << 10, MaxCommandBytes: 1 << 10, Workers: 1, Appliers: 1,
 		SnapshotEntries: 40, KeepEntries: 10, SnapshotChunkBytes: 512,
 		CacheBytes: 1, // what the log does not have, nobody has
 	}
@@ -222,6 +245,9 @@ func (c *snapCluster) config(at int) engine.Config {
 func (c *snapCluster) machine(p *place, id wire.GroupID) engine.StateMachine {
 	b := &book{weight: c.weight}
 	p.books[id] = b
+	if c.wrap != nil {
+		return c.wrap(p, id, b)
+	}
 	if !c.durable {
 		return b
 	}

@@ -106,6 +106,7 @@ func (w *worker) beginInstall(r *replica, in *install) (begun bool) {
 	w.log.Restart(r.log, in.info.Index, in.info.Term)
 	d := r.description(&in.info.Members)
 	if at := in.info.Members.Index; at >= r.members.Load().wire.Index && at >= r.floor() {
+		r.handed = &in.info.Members
 		w.log.Meta(r.log, d.encode())
 	}
 	w.log.acks = append(w.log.acks, slotAck{replica: r, install: true})
@@ -246,6 +247,7 @@ func (a *applier) takeBack(r *replica, in *install) {
 		p.base, p.grown, p.size = in.info.Index, 0, int64(in.info.Bytes)
 		r.apply.members = &in.info.Members
 		r.applied.Store(uint64(in.info.Index))
+		r.apply.stop = r.digests.begin(in.info.Index)
 	}
 	r.postSnap(func(m *snapMail) { m.restored = in })
 	if in.err == nil && r.ending() == nil {

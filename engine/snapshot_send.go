@@ -66,7 +66,7 @@ func (n *snapshots) startSends() (did bool) {
 // startSend begins a transfer, or has the snapshot made that it needs.
 func (n *snapshots) startSend(e snapEvent) {
 	r := e.replica
-	if r.state() != nil || !r.isLeader() || uint64(e.term) != r.published.Load() {
+	if r.state() != nil || r.diverged.Load() != nil || !r.isLeader() || uint64(e.term) != r.published.Load() {
 		return // the next leadership's core will ask
 	}
 	report := func(ok bool) {
@@ -184,7 +184,7 @@ func (n *snapshots) refuse(e *snapEvent) {
 func (n *snapshots) serve() (did bool) {
 	for i := 0; i < len(n.sends); i++ {
 		t := n.sends[i]
-		if len(t.wanted) == 0 {
+		if len(t.wanted) == 0 || t.replica.diverged.Load() != nil {
 			continue
 		}
 		chunk := t.wanted[0]
@@ -232,7 +232,9 @@ func (n *snapshots) tickSend(t *sending, now uint64) {
 // offerAgain repeats an offer. A peer that knows it already goes on as it did.
 func (n *snapshots) offerAgain(t *sending, now uint64) {
 	t.offered = now
-	n.send(t.store, &t.offer)
+	if t.replica.diverged.Load() == nil {
+		n.send(t.store, &t.offer)
+	}
 }
 
 // peerUp offers again to a store that can be reached again, once in a tick: its

@@ -54,6 +54,16 @@ type Snapshotter interface {
 	Restore(index wire.Index, r io.Reader) error
 }
 
+// Digester is implemented by state machines that can tell quickly whether they are the
+// same: by a digest of the whole state that they keep as it changes. Replicas compare
+// them every [Config.DigestEntries] entries, besides the results of commands, which are
+// compared for all machines.
+type Digester interface {
+	// Digest returns a digest of the state, after some call of Apply. It must be the
+	// same for the same state on all replicas, on one that was restored too.
+	Digest() uint64
+}
+
 // Entry is one committed command.
 type Entry struct {
 	Index   wire.Index

@@ -28,6 +28,10 @@ type Status struct {
 	// Recoveries is how often the group was recovered from the loss of its quorum, as
 	// far as this replica has been a survivor of it.
 	Recoveries uint64
+	// Agreed is the end of the last range of entries of which the state machine of
+	// this replica is known to have made the same as those of a majority, zero for
+	// none since it was started.
+	Agreed wire.Index
 	// Progress of the other members, on a leader.
 	Progress []group.Progress
 	// Err is why the replica stopped, nil while it runs.
@@ -51,6 +55,7 @@ func (g *Group) Status() Status {
 		Recoveries: r.generation(),
 		Err:        r.state(),
 	}
+	st.Agreed = r.lastAgreed()
 	st.Snapshot, _ = g.store.snaps.newest(r.id)
 	if at := set.place(r.self); at >= 0 {
 		st.Self = set.wire.Members[at]
@@ -104,6 +109,8 @@ type metrics struct {
 	droppedFrames   atomic.Int64
 
 	unspokenMessages atomic.Int64
+	divergedReplicas atomic.Int64
+	undecidedDigests atomic.Int64
 
 	snapshotsMade, snapshotsSent, snapshotsReceived, snapshotsInstalled, snapshotsFailed atomic.Int64
 	snapshotBytesSent, snapshotBytesReceived                                             atomic.Int64
@@ -148,6 +155,12 @@ type Metrics struct {
 	// UnspokenMessages were not sent, as the protocol version that is spoken with the
 	// peer does not have them.
 	UnspokenMessages int64
+	// DivergedReplicas stopped because of what their state machines made of entries;
+	// they are FailedGroups too, as soon as they have handed over.
+	DivergedReplicas int64
+	// UndecidedDigests are ranges of entries of which replicas made different things,
+	// no majority the same, as this store counted them.
+	UndecidedDigests int64
 	// RefusedConnections were turned away: by Config.Limits, for their certificate
 	// or for their hello, here or by the peer.
 	RefusedConnections int64
@@ -202,6 +215,8 @@ func (s *Store) Metrics() Metrics {
 		DroppedFrames:   m.droppedFrames.Load(),
 
 		UnspokenMessages: m.unspokenMessages.Load(),
+		DivergedReplicas: m.divergedReplicas.Load(),
+		UndecidedDigests: m.undecidedDigests.Load(),
 
 		RefusedConnections: int64(links.HellosRefused + links.HandshakesFailed + links.AcceptsRefused + links.Overflows),
 

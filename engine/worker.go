@@ -169,6 +169,9 @@ func (w *worker) turn(r *replica, box *mailbox, now uint64, clock clockReading) 
 	s := w.store
 	r.turnMu.Lock()
 	defer r.turnMu.Unlock()
+	if r.diverged.Load() != nil {
+		w.withdraw(r, now)
+	}
 	if err := r.state(); r.core == nil || err != nil {
 		if !r.lingers(now) {
 			w.turnAway(r, box)
@@ -181,7 +184,7 @@ func (w *worker) turn(r *replica, box *mailbox, now uint64, clock clockReading) 
 	}
 	core := r.core
 	core.Clock(now)
-	if w.fitness != core.Fitness() {
+	if w.fitness != core.Fitness() && r.withdrawAt == 0 {
 		w.noteFitness(r, w.fitness)
 	}
 	if s.leases {
@@ -309,6 +312,9 @@ func (w *worker) deadline(r *replica, now uint64) uint64 {
 	deadline := r.core.Deadline()
 	if r.leaveAt > 0 {
 		deadline = min(deadline, r.leaveAt)
+	}
+	if r.withdrawAt > 0 {
+		deadline = min(deadline, r.withdrawAt)
 	}
 	if r.boot.attempts > 0 {
 		deadline = min(deadline, r.boot.next)
@@ -475,6 +481,7 @@ func (w *worker) noteChanges(r *replica) {
 		r.noteOutside(lead)
 		r.setLeader(lead, false)
 		s.leaderChanged(r)
+		w.tellNewLeader(r, lead)
 	}
 	if role == r.role && term == r.term {
 		return
@@ -491,6 +498,8 @@ func (w *worker) noteChanges(r *replica) {
 	}
 	if role == group.Leader {
 		r.led = term
+	} else if r.withdrawAt > 0 {
+		s.sched.Set(r.slot, flagControl) // it has handed over, and ends
 	}
 	if led != (role == group.Leader) {
 		if led {
@@ -629,7 +638,10 @@ func (w *worker) endWaiting(r *replica, err error) {
 // keepAtEnd leaves in the log what the next start is to find.
 func (w *worker) keepAtEnd(r *replica) {
 	switch {
-	case r.failed.Load() != nil || w.store.failure.Load() != nil:
+	case w.store.failure.Load() != nil:
+	case r.diverged.Load() != nil && r.removed.Load() == nil:
+		w.markDiverged(r)
+	case r.failed.Load() != nil:
 	case r.removed.Load() != nil:
 		bury(&w.log.Batch, r.log, r.self)
 	default:

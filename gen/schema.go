@@ -603,6 +603,7 @@ func records() []Record {
 						{"Lost", "Lost has forgotten what it promised: it never runs again, and waits for another replica to take its place."},
 						{"Rising", "Rising took the place of a voter that was lost, and asks to become one."},
 						{"Barred", "Barred was left behind when the group was recovered from the loss of its quorum: it is not started any more."},
+						{"Diverged", "Diverged has a state that is not that of the group, and does not start again."},
 					},
 				}},
 			},

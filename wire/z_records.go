@@ -235,10 +235,13 @@ const (
 	// Barred was left behind when the group was recovered from the loss of its
 	// quorum: it is not started any more.
 	Barred ReplicaState = 16
+	// Diverged has a state that is not that of the group, and does not start
+	// again.
+	Diverged ReplicaState = 32
 )
 
 // replicaStateMask has all bits that mean something.
-const replicaStateMask = Joining | Gone | Lost | Rising | Barred
+const replicaStateMask = Joining | Gone | Lost | Rising | Barred | Diverged
 
 // Descriptor is what a store keeps of a replica besides its log; the
 // membership follows it.

@@ -44,6 +44,7 @@ const (
 	StaleSnapshot
 	CompactAll
 	LostWake
+	KeepDiverged
 
 	// Of the log.
 	SkipSync

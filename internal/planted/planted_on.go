@@ -93,6 +93,7 @@ var list = []Info{
 	{Bug: StaleSnapshot, Name: "stale-snapshot", What: "a snapshot is taken for one of a later entry"},
 	{Bug: CompactAll, Name: "compact-all", What: "the log is compacted up to what is applied, whatever the snapshot holds"},
 	{Bug: LostWake, Name: "lost-wake", What: "the gate opens and wakes nobody"},
+	{Bug: KeepDiverged, Name: "keep-diverged", What: "a replica that is told that its state machine has diverged goes on", Elsewhere: "TestPlantedKeepDiverged"},
 	{Bug: SkipSync, Name: "skip-sync", What: "the log is written and not synced"},
 	{Bug: RetrySync, Name: "retry-sync", What: "a sync that failed is tried again"},
 	{Bug: SkipDirSync, Name: "skip-dir-sync", What: "names of new segments are not synced"},
