@@ -619,9 +619,9 @@ func (s *Store) logEvents() raftlog.Events {
 		},
 		DiskFull: func(full bool) {
 			if full {
-				log.Error("disk is full: proposals are refused until there is space")
+				log.Error("no space or no file descriptors for the log's reserve: proposals are refused until there are")
 			} else {
-				log.Info("disk has space again")
+				log.Info("the log's reserve is complete again")
 			}
 		},
 		MaintainFailed: func(err error) { log.Warn("background work of the log", zap.Error(err)) },

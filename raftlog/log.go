@@ -342,6 +342,7 @@ func (l *Log) closeFiles() error {
 			errs = append(errs, s.file.Close())
 		}
 	}
+	errs = append(errs, letDir(l.o.FS))
 	if l.lock != nil {
 		errs = append(errs, l.lock.Close())
 	}

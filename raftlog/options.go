@@ -69,7 +69,7 @@ type Events struct {
 	// CheckpointSkipped: a checkpoint of the index cannot be used, so all
 	// segments are scanned.
 	CheckpointSkipped func(name string, err error)
-	// DiskFull: space for the reserve ran out, or is back.
+	// DiskFull: space or file descriptors for the reserve ran out, or are back.
 	DiskFull func(full bool)
 	// MaintainFailed: background work failed and will be tried again. No data is
 	// concerned.

@@ -53,6 +53,10 @@ func (OSFS) List(dir string) ([]string, error) {
 	return names, nil
 }
 
+// OpenDir opens a directory so that it can be synced when the process has no file
+// descriptor left. It returns nil where directories are not synced.
+func (OSFS) OpenDir(dir string) (dirSyncer, error) { return openDir(dir) }
+
 // SyncDir makes the entries of dir durable.
 func (OSFS) SyncDir(dir string) error { return syncDir(dir) }
 

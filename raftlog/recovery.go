@@ -41,6 +41,9 @@ func Open(o Options) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", o.Dir, err)
 	}
+	if o.FS, err = keepDir(o.FS, o.Dir); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", o.Dir, err), lock.Close())
+	}
 	l := newLog(o, lock)
 	r := recovery{l: l}
 	if err := r.run(); err != nil {

@@ -227,7 +227,7 @@ func (s *spares) fillFailed(err error) error {
 		s.filling = nil
 		err = errors.Join(err, sp.file.Close(), s.o.FS.Remove(sp.name+temporarySuffix))
 	}
-	if isDiskFull(err) {
+	if isDiskFull(err) || isOutOfFiles(err) {
 		s.setFull(true)
 		return nil
 	}
@@ -274,6 +274,9 @@ func (s *spares) activate(seg *segment) error {
 		return nil
 	}
 	f, err := s.o.FS.Create(seg.name)
+	if isOutOfFiles(err) {
+		return &noFileError{err}
+	}
 	if err != nil {
 		return err
 	}

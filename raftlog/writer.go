@@ -1,6 +1,7 @@
 package raftlog
 
 import (
+	"errors"
 	"math"
 
 	"multiraft/internal/planted"
@@ -237,24 +238,29 @@ func (l *Log) oldestLive() uint32 {
 	return l.writer.active.number
 }
 
-// rotate begins the next segment.
+// rotate begins the next segment, unless there is no descriptor for it.
 func (l *Log) rotate() bool {
 	w := &l.writer
-	if l.spares.count() == 0 {
-		l.counts.grown.Add(1)
-	}
+	grown := l.spares.count() == 0
 	if w.active.number == math.MaxUint32 {
 		l.fail("rotate", w.active.number, w.offset, errNumbersUsedUp)
 		return false
 	}
 	seg := l.spares.newSegment(w.active.number + 1)
 	if err := l.spares.activate(seg); err != nil {
+		var none *noFileError
+		if errors.As(err, &none) && w.offset+int64(len(w.buf)) <= maxSegmentFileBytes {
+			return true // it goes on where it is
+		}
 		l.fail("rotate", seg.number, 0, err)
 		return false
 	}
 	l.addSegment(seg)
 	w.active, w.offset = seg, 0
 	l.counts.rotations.Add(1)
+	if grown {
+		l.counts.grown.Add(1)
+	}
 	l.wakeMaintainer()
 	return true
 }
