@@ -66,7 +66,7 @@ func (f *patchedFile) Sync() error {
 
 // Where fields of a batch header are.
 const (
-	atMagic, atFlags, atSegment, atSequence, atDurable, atOldest, atPrevSum, atOffset, atLength = 8, 14, 16, 24, 32, 40, 56, 72, 76
+	atMagic, atFlags, atSegment, atSequence, atDurable, atOldest, atPrevSum, atOffset, atLength, atRecords = 8, 14, 16, 24, 32, 40, 56, 72, 76, 84
 
 	magic, seal = 0x314c524d, 1
 )

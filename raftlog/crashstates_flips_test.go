@@ -32,11 +32,20 @@ type flipRun struct {
 }
 
 // makeFlipRun makes a log of several segments with all kinds of records.
-func makeFlipRun(t *testing.T) *flipRun {
+func makeFlipRun(t *testing.T) *flipRun { return makeWatchedRun(t, nil) }
+
+// makeWatchedRun is makeFlipRun with a hook, which is told the file system.
+func makeWatchedRun(t *testing.T, watch func(*vfs.MemFS, vfs.Op)) *flipRun {
 	x := &flipRun{t: t, m: newModel(), want: make(map[wire.GroupID][]byte), counts: make(map[string]int)}
 	x.o = Options{
 		FS: vfs.New(vfs.Options{}), Dir: "/log", Cluster: 7, Store: 3,
 		SegmentBytes: 4 << 10, MaxBatchBytes: 2 << 10, Serial: true, Rand: func() uint64 { return 5 },
+	}
+	if fs := x.o.FS.(*vfs.MemFS); watch != nil {
+		fs.SetHook(func(op vfs.Op) vfs.Fault {
+			watch(fs, op)
+			return vfs.Fault{}
+		})
 	}
 	l := mustOpen(t, x.o)
 	r := rand.New(rand.NewPCG(21, 21))
