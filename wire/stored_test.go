@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"testing"
 
+	"multiraft/internal/allocs"
 	"multiraft/wire"
 )
 
@@ -48,7 +49,10 @@ func FuzzStored(f *testing.F) {
 	f.Add(s.Members.AppendTo(s.Descriptor.AppendTo(nil)))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var s wire.Stored
-		if s.Decode(b) != nil {
+		var err error
+		// Members are as large in memory as they are encoded; an error is a line.
+		allocs.AtMost(t, uint64(4<<10+2*len(b)), func() { err = s.Decode(b) })
+		if err != nil {
 			return
 		}
 		if again := s.AppendTo(nil); string(again) != string(b) {

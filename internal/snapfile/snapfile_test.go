@@ -606,38 +606,3 @@ func TestFinishedWriter(t *testing.T) {
 		t.Fatal(err)
 	}
 }
-
-// FuzzFile reads anything as a snapshot: what passes is a state that, written
-// again, makes the same file.
-func FuzzFile(f *testing.F) {
-	disk := newFS(f)
-	d, _ := openDir(f, disk)
-	mustWrite(f, d, meta(), state(1300))
-	f.Add(readFile(f, disk, path(".snap")))
-	mustWrite(f, d, meta(), nil)
-	f.Add(readFile(f, disk, path(".snap")))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		disk := newFS(t)
-		if err := disk.MkdirAll(dirName); err != nil {
-			t.Fatal(err)
-		}
-		replaceFile(t, disk, path(".snap"), b)
-		file, err := snapfile.OpenFile(disk, path(".snap"))
-		if err != nil {
-			return
-		}
-		got, err := io.ReadAll(file.Reader())
-		if (err == nil) != (file.Verify() == nil) {
-			t.Fatalf("reading says %v, verifying %v", err, file.Verify())
-		}
-		if err != nil {
-			return
-		}
-		again := newFS(t)
-		d, _ := openDir(t, again)
-		info := mustWrite(t, d, file.Info().Meta, got)
-		if !info.Same(file.Info()) {
-			t.Fatalf("%+v was written again as %+v", file.Info(), info)
-		}
-	})
-}
