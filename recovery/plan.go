@@ -421,14 +421,15 @@ func (p *GroupPlan) note(source *found, usable []*found) {
 		if rp.Action == Bar {
 			note("replica %d on store %d is no member: it is barred", rp.Replica, rp.Store)
 		}
-		if rp.Action == Leave && rp.Replica != 0 && p.lost(rp.Replica) {
-			note("replica %d on store %d cannot go on, and counts as lost: call RemoveGroup there, and AddReplica", rp.Replica, rp.Store)
+		if rp.Action == Leave && p.lost(rp.Store) {
+			note("the replica on store %d cannot go on, and counts as lost: when the others serve, call RemoveGroup there, and AddReplica", rp.Store)
 		}
 	}
 }
 
-func (p *GroupPlan) lost(id wire.ReplicaID) bool {
-	return slices.ContainsFunc(p.Lost, func(m Member) bool { return m.Replica == id })
+// lost says whether a store has a member that is left behind.
+func (p *GroupPlan) lost(store wire.StoreID) bool {
+	return slices.ContainsFunc(p.Lost, func(m Member) bool { return m.Store == store })
 }
 
 func asInt(b bool) int {

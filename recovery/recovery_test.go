@@ -19,7 +19,7 @@ type phase struct {
 	survivors []wire.StoreID
 	dead      []wire.StoreID
 	mayLose   bool
-	loses     bool // acknowledged writes are really lost
+	loses     bool         // acknowledged writes are really lost
 	silent    wire.StoreID // of the dead, one without a vote, which asks nobody and is told by nobody
 	before    func(c *cluster)
 	check     func(t *testing.T, p *recovery.GroupPlan)

@@ -60,6 +60,7 @@ With all disks on one machine, plan takes directories as well as files.`,
 	_, _ = fmt.Fprintf(stderr, "mrrecover: %v\n", err)
 	switch {
 	case usage:
+		// As above.
 		_, _ = fmt.Fprintln(stderr, "mrrecover --help shows commands and flags.")
 		return exitUsage
 	case errors.Is(err, recovery.ErrNothing):
