@@ -3,6 +3,8 @@ package engine
 import (
 	"bytes"
 	"testing"
+
+	"multiraft/internal/allocs"
 )
 
 // FuzzNextResult: whatever comes from the network is read within its bounds, and
@@ -13,6 +15,11 @@ func FuzzNextResult(f *testing.F) {
 	f.Add(appendResult(appendResult(nil, resultLost, &Result{}), resultTooLarge, &Result{Value: 1}))
 	f.Add([]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 255, 255, 255, 255})
 	f.Fuzz(func(t *testing.T, b []byte) {
+		allocs.AtMost(t, 4<<10, func() { // it borrows
+			for rest, ok := b, true; ok && len(rest) > 0; {
+				_, _, rest, ok = nextResult(rest)
+			}
+		})
 		for rest := b; len(rest) > 0; {
 			status, result, after, ok := nextResult(rest)
 			if !ok {
@@ -34,7 +41,10 @@ func FuzzCountPayloads(f *testing.F) {
 	f.Add([]byte{1, 0, 0, 0, 'x', 0, 0, 0, 0})
 	f.Add([]byte{255, 255, 255, 255, 'x'})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if count, ok := countPayloads(b); ok && (count == 0 || 4*count > len(b)) {
+		var count int
+		var ok bool
+		allocs.AtMost(t, 4<<10, func() { count, ok = countPayloads(b) }) // it only counts
+		if ok && (count == 0 || 4*count > len(b)) {
 			t.Fatalf("%d commands in %d bytes", count, len(b))
 		}
 	})
