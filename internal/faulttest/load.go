@@ -53,6 +53,7 @@ type key struct {
 }
 
 const (
+	// activeKeys are in use at a time, or as many as there are groups.
 	activeKeys = 32
 	// maxClients of a key leaves a place for the read at the end.
 	maxClients = MaxConcurrent - 1
@@ -67,7 +68,7 @@ const (
 func NewLoad(c *Cluster, clients int) *Load {
 	l := &Load{cluster: c, clients: clients, leaders: make([]atomic.Uint64, c.cfg.Groups+1), refused: make(map[string]int)}
 	l.progress = sync.NewCond(&l.progressMu)
-	for range activeKeys {
+	for range max(activeKeys, c.cfg.Groups) {
 		l.active = append(l.active, l.newKey())
 	}
 	return l
