@@ -3,6 +3,7 @@ package engine_test
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cespare/xxhash/v2"
@@ -58,6 +59,15 @@ type warpCluster struct {
 const warpEvery = 8
 
 func newWarpCluster(t *testing.T, stores int, silent, states bool, change func(*engine.Config)) *warpCluster {
+	c := makeWarpCluster(t, stores, silent, states, change)
+	for at := range stores {
+		c.mustOpen(at)
+	}
+	return c
+}
+
+// makeWarpCluster returns one whose stores are to be opened.
+func makeWarpCluster(t *testing.T, stores int, silent, states bool, change func(*engine.Config)) *warpCluster {
 	c := &warpCluster{from: make([]wire.Index, stores), failed: map[wire.StoreID]error{}}
 	c.snapCluster = newSnapCluster(t, stores, []wire.GroupID{1}, func(cfg *engine.Config) {
 		cfg.DigestEntries = warpEvery
@@ -75,9 +85,6 @@ func newWarpCluster(t *testing.T, stores int, silent, states bool, change func(*
 			return digested{w}
 		}
 		return w
-	}
-	for at := range stores {
-		c.mustOpen(at)
 	}
 	return c
 }
@@ -229,6 +236,30 @@ func TestDivergenceWithoutMajority(t *testing.T) {
 	}
 	if m := c.places[c.leader(1)].store.Metrics(); m.UndecidedDigests == 0 || m.DivergedReplicas != 0 {
 		t.Errorf("%+v", m)
+	}
+}
+
+// A learner that diverges stops, and with one of two voters it decides nothing.
+func TestLearnersAreComparedAndDoNotDecide(t *testing.T) {
+	for _, voter := range []bool{false, true} {
+		c := makeWarpCluster(t, 3, false, false, nil)
+		c.members[2].Role = wire.Learner
+		c.mustOpen(0, 1, 2)
+		c.write(1, 20)
+		c.expectSound(0, 1, 2)
+		if !voter {
+			c.warp(2)
+			c.write(1, 2*warpEvery)
+			c.expectDiverged(2)
+			c.expectSound(0, 1)
+			continue
+		}
+		c.warp(1)
+		c.write(1, 2*warpEvery)
+		c.until("an event", func() bool { return c.differed > 0 })
+		if len(c.failed) > 0 {
+			t.Errorf("%v", c.failed)
+		}
 	}
 }
 
@@ -416,4 +447,106 @@ func TestNoDigests(t *testing.T) {
 	off = false
 	c.close(bad)
 	c.mustOpen(bad) // the mark is gone
+}
+
+// twisted is a ledger whose results can be made to differ.
+type twisted struct {
+	ledger
+	other atomic.Bool
+}
+
+func (t *twisted) Apply(entries []engine.Entry) error {
+	if err := t.ledger.Apply(entries); err != nil {
+		return err
+	}
+	for i := range entries {
+		if t.other.Load() {
+			entries[i].Result.Value ^= 1
+		}
+	}
+	return nil
+}
+
+// On stores that run, the diverged replica is removed and its store given another one,
+// which gets the entries from the leader.
+func TestDivergedReplicaIsReplaced(t *testing.T) {
+	t.Parallel()
+	machines := map[wire.StoreID]*twisted{}
+	joined := &twisted{}
+	c := newCluster(t, func(cfg *engine.Config) {
+		cfg.DigestEntries = 4
+		cfg.Join = func(engine.JoinRequest) (engine.GroupConfig, error) {
+			return engine.GroupConfig{StateMachine: joined}, nil
+		}
+	})
+	for id, store := range c.stores {
+		machines[id] = &twisted{}
+		if _, err := store.StartGroup(c.ctx(), engine.GroupConfig{ID: 1, Members: threeMembers, StateMachine: machines[id]}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	propose := func(n int) {
+		for i := range n {
+			c.propose(1, fmt.Sprint(i))
+		}
+	}
+	propose(10)
+	bad := c.leader(1).Store().ID()%3 + 1
+	machines[bad].other.Store(true)
+	propose(10)
+	var diverged *engine.DivergedError
+	c.until("the diverged replica stops", func() bool { return errors.As(c.group(bad, 1).Err(), &diverged) })
+
+	leader := c.leader(1)
+	if err := leader.RemoveReplica(c.ctx(), diverged.Replica); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := leader.AddReplica(c.ctx(), engine.Member{Store: bad}); err != nil {
+		t.Fatal(err)
+	}
+	propose(20)
+	c.until("the new replica takes part", func() bool {
+		st := c.group(bad, 1).Status()
+		return st.Err == nil && st.Agreed >= 36 && len(joined.snapshot()) == 40
+	})
+}
+
+// A leader that knows that it has diverged sends its state to nobody, not even for as
+// long as it looks for a successor.
+func TestDivergedLeaderSendsNoSnapshot(t *testing.T) {
+	c := newWarpCluster(t, 5, false, false, nil)
+	c.write(1, 20)
+	behind := c.follower()
+	c.crash(behind, vfs.ProcessDies)
+	c.write(1, 150)
+	bad := c.leader(1)
+	known := func() bool { return c.places[bad].store.Metrics().DivergedReplicas > 0 }
+	offers := 0
+	c.pass = func(from, _ wire.StoreID, m *wire.Message) bool {
+		switch {
+		case int(from) != bad+1 || m.Kind != wire.Snapshot && m.Kind != wire.SnapshotChunk:
+			return m.Kind != wire.TimeoutNow // nobody takes over soon
+		case known() && !m.Reject:
+			t.Errorf("%s of a diverged replica", m.Kind)
+		}
+		offers++
+		return false
+	}
+	c.mustOpen(behind)
+	c.until("an offer", func() bool { return offers > 0 })
+	c.warp(bad)
+	for i := 0; !known() && i < 3*warpEvery; i++ {
+		if err := c.group(bad, 1).ProposeAsync([]byte{byte(i)}, engine.NewPending(&c.count)); err != nil {
+			t.Fatal(err)
+		}
+		c.settle()
+	}
+	if !known() || c.leader(1) != bad {
+		t.Fatal("the diverged replica does not lead")
+	}
+	c.expectDiverged(bad)
+	c.pass = nil
+	c.until("the state comes from another leader", func() bool {
+		return c.group(behind, 1).Applied() >= c.group((bad+2)%5, 1).Status().Committed && c.places[behind].books[1].restores > 0
+	})
 }

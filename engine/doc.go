@@ -46,6 +46,9 @@
 //     From the log batch of an install on, its file is the newest of its group.
 //   - E12: from the log batch of an install to Restore of the core nothing else of
 //     that core is called; a start finishes an install whose file is whole.
+//   - E13: what a majority made of a range of entries is a fact that outlasts terms. A
+//     replica that made something else of it calls its machine no more, sends no
+//     state, and is not started again.
 //
 // # Concurrency
 //
