@@ -91,6 +91,10 @@ type Config struct {
 	// writes do not end is not kept alive by its heartbeats. Zero means three quarters
 	// of the election time-out, 750 ms by default; negative: leaders stay.
 	HungDisk time.Duration
+	// HandOverTimeout is how long Close waits for other stores to take over the
+	// leaderships of this one, as long as they do. Zero means 5 s; negative: Close hands
+	// nothing over, and others campaign when they miss their leaders.
+	HandOverTimeout time.Duration
 	// CloseTimeout is how long Close waits for a log that does not answer before it
 	// gives up with [*DiskHungError]. Zero means 10 s.
 	CloseTimeout time.Duration
@@ -186,6 +190,7 @@ func (c Config) withDefaults() Config {
 	set(&c.SlowDisk, max(1, time.Duration(tuning.ElectionTicks)*c.TickInterval/10))
 	set(&c.HungDisk, time.Duration(hungTicks(&tuning))*c.TickInterval)
 	set(&c.CloseTimeout, 10*time.Second)
+	set(&c.HandOverTimeout, 5*time.Second)
 	set(&c.MaxGroups, 1_000_000)
 	set(&c.MaxCommandBytes, 1<<20)
 	set(&c.MaxInflightBytes, 256<<20)

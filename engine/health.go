@@ -37,6 +37,8 @@ type health struct {
 	// yields are how many groups may still hear before the next tick that the disk is
 	// slow, of those that lead.
 	yields atomic.Int64
+	// leaving: the store is about to be closed.
+	leaving atomic.Bool
 
 	// The fields below belong to tick.
 	slowDisk       time.Duration // zero: nothing is slow

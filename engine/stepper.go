@@ -200,6 +200,10 @@ func (d *Stepper) StopGroup(id wire.GroupID) bool {
 	return true
 }
 
+// HandOver has all leaders of the store hand over from now on, as Store.Close does
+// first, and does not wait: who leads shows how it went.
+func (d *Stepper) HandOver() { d.store.beginHandOver() }
+
 // Close stops the store in good order, taking the steps that this needs. A
 // driver that wants a crash drops the store instead and opens its files again.
 func (d *Stepper) Close() error {

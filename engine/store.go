@@ -44,7 +44,8 @@ type Store struct {
 	leases      bool // ticks follow the clock
 	readContext atomic.Uint64
 	failure     atomic.Pointer[StoreFailedError]
-	closing     atomic.Bool
+	left        atomic.Bool // Close was called
+	closing     atomic.Bool // and has handed over
 
 	// Budgets, see Config.
 	inflightBytes atomic.Int64
@@ -513,7 +514,8 @@ func (s *Store) applyLoop(a *applier) {
 	}
 }
 
-// Close stops all groups, completes everything pending with ErrClosed, makes
+// Close hands leaderships to other stores, for up to Config.HandOverTimeout. Then it
+// stops all groups, completes everything pending with ErrClosed, makes
 // the log durable and waits for all goroutines. Later calls wait for the first
 // and return the same error.
 //
@@ -521,10 +523,12 @@ func (s *Store) applyLoop(a *applier) {
 // [*DiskHungError] and leaves the goroutines that wait for the disk behind, and with
 // them the lock of the directory.
 func (s *Store) Close() error {
-	if !s.closing.CompareAndSwap(false, true) {
+	if !s.left.CompareAndSwap(false, true) {
 		<-s.closed
 		return s.result
 	}
+	s.handOver()
+	s.closing.Store(true)
 	done := make(chan error, 1)
 	go func() { done <- s.end() }() // ends with Close, or is left behind by it
 	s.result = s.awaitEnd(done)

@@ -147,7 +147,7 @@ func (w *worker) turns(works []scheduler.Work) {
 			n++
 		}
 	}
-	w.fitness = s.health.now()
+	w.fitness = s.health.told()
 	now := s.now.Load()
 	var clock clockReading
 	if s.leases {
