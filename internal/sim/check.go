@@ -678,6 +678,10 @@ func (k *checker) readOld(op *op, state machineState) {
 func (k *checker) audit(s *site, g int) {
 	model, st, old := &k.groups[g], s.groups[g].Status(), &s.audits[g]
 	if st.Err != nil {
+		if s.excuses(st.Err) {
+			s.ails(g, st.Self.Replica, st.Err)
+			return
+		}
 		if gone := new(engine.ReplicaRemovedError); s.store.Err() == nil && !errors.As(st.Err, &gone) && !s.stopping[g] {
 			k.fail(ruleErrors, "group %d: replica on store %d stopped: %v", groupID(g), s.at+1, st.Err)
 		}

@@ -356,7 +356,7 @@ func (c *cluster) end(o *op, state opState, err error) {
 		c.note("op %d of group %d on store %d (read %v): %v", o.id, groupID(o.group), o.site+1, o.read, err)
 	}
 	c.countEnd(o)
-	if err != nil && !expected(err) {
+	if err != nil && !expected(err) && !c.sites[o.site].excuses(err) {
 		c.check.fail(ruleErrors, "group %d: operation %d on store %d ends with: %v", groupID(o.group), o.id, o.site+1, err)
 	}
 	if state == opRefused && o.at >= 0 {

@@ -178,7 +178,7 @@ func (c *cluster) becalm() {
 	c.calm = true
 	c.network.mend()
 	for _, s := range c.sites {
-		if s.rolled {
+		if s.rolled || s.rotten {
 			s.wipe()
 		}
 		s.slow = 1

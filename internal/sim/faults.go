@@ -25,6 +25,9 @@ const (
 	faultHungDisk                     // calls to one disk do not return for a while
 	faultWipe                         // one disk loses everything
 	faultRollBack                     // one disk becomes what it was earlier
+	faultRot                          // bytes of one disk change
+	faultLostWrite                    // a write that was synced never was
+	faultMisdirect                    // a write that was synced is at another place
 	faultDiskError                    // a sync or a write fails, for good
 	faultDiskFull                     // one disk has hardly any room for a while
 	faultClock                        // one clock changes its rate, or jumps
@@ -35,7 +38,7 @@ const (
 )
 
 var faultNames = [faultKinds]string{
-	"crash", "crash-in-step", "kill", "power-cut", "stop", "pause", "isolate", "split", "one-way", "storm", "slow-disk", "hung-disk", "wipe", "roll-back", "disk-error", "disk-full", "clock", "usurp", "schism", "coup",
+	"crash", "crash-in-step", "kill", "power-cut", "stop", "pause", "isolate", "split", "one-way", "storm", "slow-disk", "hung-disk", "wipe", "roll-back", "rot", "lost-write", "misdirect", "disk-error", "disk-full", "clock", "usurp", "schism", "coup",
 }
 
 func (k faultKind) String() string { return faultNames[k] }
@@ -168,6 +171,8 @@ func (c *cluster) strike(k faultKind) {
 			})
 		}
 		c.later(lasts, func() { c.attempt(s, s.isOutlived, func() { s.rollBack(lasts) }) })
+	case faultRot, faultLostWrite, faultMisdirect:
+		c.attempt(s, func() bool { return !s.hung }, func() { s.rot(k, 4*lasts) })
 	case faultDiskError:
 		if r.chance(0.5) {
 			s.volume.failSyncIn = 1 + r.IntN(10)

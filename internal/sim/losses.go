@@ -16,12 +16,9 @@ import (
 // bears that as long as a majority of every group has kept its word, so one store at
 // a time has a loss, and only when all that its groups need is elsewhere.
 type loss struct {
-	site    *site
-	dead    [][]wire.ReplicaID // by group: those that lived there
-	wanted  []bool             // groups that are to get a new replica there
-	mended  []bool
-	rolled  bool // an older copy of the disk is in place
-	pending bool // an operator's turn is on the agenda
+	site   *site
+	wanted []bool // groups that are to get a new replica there
+	mended []bool
 }
 
 // copied is what a disk held earlier.
@@ -71,14 +68,9 @@ func (c *cluster) canLose(s *site) bool {
 // lose makes a site one that has lost its disk. What follows must end the life of
 // its store.
 func (c *cluster) lose(s *site) {
-	l := &loss{site: s, dead: make([][]wire.ReplicaID, len(c.shape.members)),
+	l := &loss{site: s,
 		wanted: make([]bool, len(c.shape.members)), mended: make([]bool, len(c.shape.members))}
-	for g, roster := range c.rosters {
-		for _, id := range roster.ids {
-			if roster.home[id] == s.at {
-				roster.dead[id] = true
-			}
-		}
+	for g := range c.rosters {
 		_, st := c.leading(g)
 		for _, m := range st.Members {
 			l.wanted[g] = l.wanted[g] || siteOf(m.Store) == s.at
@@ -88,6 +80,17 @@ func (c *cluster) lose(s *site) {
 	c.mendLater()
 }
 
+// bury notes that what the replicas of a disk have promised is gone.
+func (l *loss) bury() {
+	for _, roster := range l.site.c.rosters {
+		for _, id := range roster.ids {
+			if roster.home[id] == l.site.at {
+				roster.dead[id] = true
+			}
+		}
+	}
+}
+
 // wipe empties the disk of a site. Its store comes back as one that says so.
 func (s *site) wipe() {
 	c := s.c
@@ -95,7 +98,13 @@ func (s *site) wipe() {
 	c.note("the disk of store %d is lost", s.at+1)
 	s.crash(vfs.ProcessDies)
 	s.volume.use(vfs.New(vfs.Options{FailedSyncDrops: true}))
+	s.volume.writes = nil
 	s.copied, s.rolled, s.copyLives = nil, false, 0
+	if s.rotten {
+		s.rotten = false
+		clear(s.damaged)
+	}
+	c.loss.bury()
 	s.blank, s.reborn = true, true
 	for g := range s.kept {
 		if s.kept[g] != nil {
@@ -139,8 +148,10 @@ func (s *site) rollBack(lasts time.Duration) {
 	c.count(rolledBackDisks)
 	c.note("store %d comes back with the disk of its incarnation %d", s.at+1, s.copied.incarnation)
 	c.lose(s)
+	c.loss.bury()
 	s.crash(vfs.ProcessDies)
 	s.volume.use(s.copied.disk)
+	s.volume.writes = nil
 	for g, state := range s.copied.kept {
 		if s.kept[g] != nil {
 			s.kept[g] = &state
@@ -165,7 +176,7 @@ func (c *cluster) mendLater() {
 		if c.loss != l {
 			return
 		}
-		if !l.site.rolled {
+		if !l.site.rolled && !l.site.rotten {
 			c.mend()
 		}
 		if c.loss == l {

@@ -202,7 +202,7 @@ func (c *cluster) start(g int) {
 		}
 		for _, m := range known.groups[g].Membership().Members {
 			s := c.sites[siteOf(m.Store)]
-			if s.store == nil || s.paused || s.hung || s.failing || s.stopping[g] || s.replicas[g] >= m.Replica || s.rolled || known.rolled || c.rosters[g].dies(m.Replica) {
+			if s.store == nil || s.paused || s.hung || s.failing || s.stopping[g] || s.replicas[g] >= m.Replica || s.rolled || known.rolled || s.rotten || c.rosters[g].dies(m.Replica) {
 				continue
 			}
 			stored := s.stores(g, m.Replica)
@@ -265,7 +265,7 @@ func (c *cluster) changed(g int, what string, m engine.Membership, err error) {
 		c.count(changesMade)
 	case errors.As(err, &refused):
 		c.count(changesRefused)
-	case expected(err):
+	case expected(err), c.loss != nil && c.loss.site.excuses(err):
 		c.count(changesUnknown)
 	default:
 		c.check.fail(ruleErrors, "group %d: a change of members ends with: %v", groupID(g), err)
@@ -415,6 +415,10 @@ func (s *site) startGroups() error {
 			c.rosters[g].gone[gone.Replica] = true
 			s.forget(g)
 			continue
+		case s.excuses(err):
+			s.ails(g, replicaOf(stored, groupID(g)), err)
+			s.groups[g], s.machines[g], s.replicas[g] = nil, nil, 0
+			continue
 		case err != nil:
 			return fmt.Errorf("start: %w", err)
 		}
@@ -422,6 +426,16 @@ func (s *site) startGroups() error {
 		c.check.wakes(s, g)
 	}
 	return nil
+}
+
+// replicaOf returns which replica of a group is stored.
+func replicaOf(stored []engine.StoredGroup, id wire.GroupID) wire.ReplicaID {
+	for _, group := range stored {
+		if group.ID == id {
+			return group.Replica
+		}
+	}
+	return 0
 }
 
 // newMachine returns a machine for a group, with what is kept of it.

@@ -57,6 +57,8 @@ type site struct {
 	copied    *copied   // of the disk, nil for none
 	rolled    bool      // the disk is such a copy
 	copyLives int       // on it. With each it takes the next incarnation, until peers could not tell it from the true one
+	rotten    bool      // the disk does not keep its promises
+	damaged   []bool    // groups that say so
 	blank     bool      // the disk is lost, and the store says so
 	reborn    bool      // it was lost some time, so no group begins here from its first members
 }
@@ -69,6 +71,7 @@ func newSite(c *cluster, at int) *site {
 	s.clock.drift(s.random)
 	s.volume = newVolume(s)
 	s.met = make([]meeting, c.shape.stores)
+	s.damaged = make([]bool, len(c.shape.members))
 	s.kept = make([]*machineState, len(c.shape.members))
 	for g := range s.kept {
 		if c.shape.durable {
@@ -136,6 +139,10 @@ func (s *site) stillborn(err error) {
 	switch {
 	case s.volume.crashed:
 		c.count(crashesInRecovery)
+	case s.excuses(err):
+		c.count(storesUnreadable)
+		s.replaceDisk()
+		return
 	case s.volume.failed:
 		if s.volume.capacity > 0 {
 			c.count(openedFull)
@@ -215,7 +222,7 @@ func (s *site) stop() {
 	switch {
 	case s.volume.crashed || s.volume.failed:
 		s.volume.crash(s.crashOptions())
-	case err != nil:
+	case err != nil && !s.excuses(err):
 		c.check.fail(ruleErrors, "store %d does not stop in good order: %v", s.at+1, err)
 	case s.volume.locked():
 		c.check.fail(ruleErrors, "store %d keeps its lock after it has stopped", s.at+1)
@@ -453,7 +460,7 @@ func (s *site) look() {
 	if err := s.store.Err(); err != nil && !s.failing {
 		s.failing = true
 		s.c.note("store %d failed: %v", s.at+1, err)
-		if !s.volume.failed {
+		if !s.volume.failed && !s.excuses(err) {
 			s.c.check.fail(ruleErrors, "store %d failed without a fault: %v", s.at+1, err)
 			return
 		}

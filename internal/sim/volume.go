@@ -38,10 +38,12 @@ type volume struct {
 	failed      bool             // a call failed in this life, or there was no room
 	capacity    int64            // 0: no limit
 	reads       int              // in the step under way
+	writes      []written        // the last ones to segments
+	names       map[string]string
 }
 
 func newVolume(s *site) *volume {
-	v := &volume{site: s, source: newRandom(s.c.seed, streamDisks+uint64(groupSpread*(s.at+1))), locks: make(map[string]uint32)}
+	v := &volume{site: s, source: newRandom(s.c.seed, streamDisks+uint64(groupSpread*(s.at+1))), locks: make(map[string]uint32), names: make(map[string]string)}
 	v.use(vfs.New(vfs.Options{FailedSyncDrops: true}))
 	return v
 }
@@ -72,6 +74,16 @@ func (v *volume) call(op vfs.Op) vfs.Fault {
 			return vfs.Fault{Err: errCrashed}
 		}
 	}
+	fault := v.fault(op)
+	if fault == (vfs.Fault{}) || op.Kind == vfs.OpWrite {
+		v.remember(op)
+	}
+	return fault
+}
+
+// fault decides whether a call that changes something fails.
+func (v *volume) fault(op vfs.Op) vfs.Fault {
+	c := v.site.c
 	switch op.Kind {
 	case vfs.OpSync:
 		c.count(syncs)
@@ -116,6 +128,7 @@ func (v *volume) crash(o vfs.CrashOptions) {
 		return
 	}
 	v.crashed = true
+	v.forgetWrites(func(w *written) bool { return !w.synced })
 	if !v.keep {
 		v.image = v.CrashClone(v.source, o)
 	}
@@ -128,6 +141,7 @@ func (v *volume) restore() {
 	}
 	v.image, v.crashed, v.failed, v.keep = nil, false, v.capacity > 0, false
 	v.crashIn, v.failSyncIn, v.failWriteIn = 0, 0, 0
+	clear(v.names)
 }
 
 // Lock takes a lock for this life of the store. Those of dead ones count for

@@ -249,6 +249,35 @@ func TestFlipBit(t *testing.T) {
 	}
 }
 
+// What a disk writes in place of something else is seen by reads and by crashes.
+func TestSpoil(t *testing.T) {
+	m := New(Options{})
+	f := mustCreate(t, m, "a")
+	must(t, m.SyncDir("."))
+	mustWrite(t, f, 0, "aaaa")
+	must(t, f.Sync())
+	mustWrite(t, f, 1, "b")
+	calls := m.Calls()
+	must(t, m.Spoil("a", 1, []byte("xa")))
+	got := make([]byte, 9)
+	if n := m.Peek("a", got, 0); string(got[:n]) != "axaa" || m.FileSize("a") != 4 || m.Calls() != calls {
+		t.Fatalf("visible %q of %d bytes", got[:n], m.FileSize("a"))
+	}
+	// What was durable under an unsynced write has the same bits wrong.
+	if got, want := mustContent(t, m.CrashClone(nil, AllLost), "a"), "a"+string(byte('a'^'b'^'x'))+"aa"; got != want {
+		t.Fatalf("durable %q, want %q", got, want)
+	}
+	if err := m.Spoil("a", 3, []byte("xx")); err == nil {
+		t.Fatal("bytes behind the end")
+	}
+	if err := m.Spoil("b", 0, nil); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("got %v", err)
+	}
+	if m.Peek("b", got, 0) != 0 || m.Peek("a", got, -1) != 0 || m.FileSize("b") != 0 {
+		t.Fatal("bytes of nothing")
+	}
+}
+
 func TestOpKindNames(t *testing.T) {
 	seen := make(map[string]bool)
 	for k := OpMkdirAll; k <= OpTruncate; k++ {

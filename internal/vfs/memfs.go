@@ -147,6 +147,51 @@ func (m *MemFS) FlipBit(name string, offset int64, bit uint) error {
 	return nil
 }
 
+// Spoil replaces bytes of a file at rest, as a disk does that has written something
+// else: the next read sees it, and so does every clone.
+func (m *MemFS) Spoil(name string, offset int64, content []byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n, err := m.find("spoil", name)
+	if err != nil {
+		return err
+	}
+	if offset < 0 || offset+int64(len(content)) > n.size {
+		return &fs.PathError{Op: "spoil", Path: name, Err: io.ErrUnexpectedEOF}
+	}
+	old := make([]byte, len(content))
+	n.read(old, offset)
+	for i := range content {
+		if mask := old[i] ^ content[i]; mask != 0 {
+			n.flip(offset+int64(i), mask)
+		}
+	}
+	return nil
+}
+
+// Peek reads from a file as [MemFS.Open] and ReadAt would, but is no call: the hook
+// does not see it. It returns how many bytes there were, none for no file.
+func (m *MemFS) Peek(name string, p []byte, offset int64) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n, err := m.find("peek", name)
+	if err != nil || offset < 0 {
+		return 0
+	}
+	return n.read(p, offset)
+}
+
+// FileSize returns the visible size of a file, zero for no file. It is no call.
+func (m *MemFS) FileSize(name string) int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n, err := m.find("size", name)
+	if err != nil {
+		return 0
+	}
+	return n.size
+}
+
 // DropCaches makes every file read as it is on disk where a failed Sync dropped
 // sectors: the kernel may do so at any time.
 func (m *MemFS) DropCaches() {
