@@ -101,7 +101,7 @@ func (s *site) wipe() {
 	s.volume.writes = nil
 	s.copied, s.rolled, s.copyLives = nil, false, 0
 	if s.rotten {
-		s.rotten = false
+		s.rotten, s.nameless = false, false
 		clear(s.damaged)
 	}
 	c.loss.bury()
@@ -237,6 +237,9 @@ func (c *cluster) mendGroup(l *loss, g int) bool {
 	if !l.wanted[g] {
 		return true
 	}
+	if !c.network.dial(l.site) {
+		return false // in a life with replicas it passes no other one
+	}
 	id := roster.next()
 	roster.give(id, l.site.at)
 	change(group.Change{Op: group.AddLearner, Replica: id, Store: storeID(l.site.at)})
@@ -253,12 +256,34 @@ func (n *network) greets(f *frame) bool {
 	return n.admits(to, from, f.incarnation) && n.admits(from, to, to.stepper.Incarnation())
 }
 
+// dial has a store connect to all others and says whether all let it in, and have
+// met no later life of it.
+func (n *network) dial(s *site) bool {
+	if s.store == nil || s.paused || s.hung {
+		return false
+	}
+	all := true
+	for _, other := range n.c.sites {
+		if other == s {
+			continue
+		}
+		l := n.link(s.at, other.at)
+		if other.store == nil || l.cut > 0 || n.link(other.at, s.at).cut > 0 {
+			all = false
+		} else if !n.admits(other, s, s.stepper.Incarnation()) || s.store == nil {
+			return false
+		}
+	}
+	return all
+}
+
 // admits says whether one store lets another in, and notes the life that it has met.
 func (n *network) admits(s, peer *site, incarnation uint64) bool {
 	met := &s.met[peer.at]
 	if incarnation < met.incarnation {
 		if !peer.paused && !peer.hung {
-			peer.stepper.Outlived(storeID(s.at), met.incarnation)
+			life := peer.stepper.Outlived(storeID(s.at), met.incarnation)
+			n.c.note("store %d has met incarnation %d of store %d, which is in %d now", s.at+1, met.incarnation, peer.at+1, life)
 			peer.poke()
 			peer.look()
 		}

@@ -189,6 +189,9 @@ func (s *site) files() (list []string) {
 // flipBits flips bits of a few bytes of a file, of a segment or another one.
 func (s *site) flipBits() bool {
 	c, r := s.c, s.c.faults
+	if r.chance(0.1) {
+		return s.spoilIdentity()
+	}
 	name, lo, hi := "", int64(0), int64(0)
 	if proven := s.volume.proven(); len(proven) > 0 && r.chance(0.5) {
 		w := &proven[r.IntN(len(proven))]
@@ -214,6 +217,24 @@ func (s *site) flipBits() bool {
 		}
 	}
 	return flipped
+}
+
+// spoilIdentity flips a bit in both copies of the identity. No store opens without.
+func (s *site) spoilIdentity() bool {
+	names := [...]string{storeDir + "/identity-a", storeDir + "/identity-b"}
+	sizes := [...]int64{s.volume.FileSize(names[0]), s.volume.FileSize(names[1])}
+	if sizes[0] == 0 || sizes[1] == 0 {
+		return false
+	}
+	for i, name := range names {
+		if s.volume.FlipBit(name, s.c.faults.Int64N(sizes[i]), 0) != nil {
+			return false
+		}
+		s.c.count(bitsFlipped)
+	}
+	s.c.note("the identity on the disk of store %d is spoilt", s.at+1)
+	s.nameless = true
+	return true
 }
 
 // isNewest says whether no segment has a higher number: names are in their order.

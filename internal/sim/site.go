@@ -58,6 +58,7 @@ type site struct {
 	rolled    bool      // the disk is such a copy
 	copyLives int       // on it. With each it takes the next incarnation, until peers could not tell it from the true one
 	rotten    bool      // the disk does not keep its promises
+	nameless  bool      // its identity is spoilt in both copies
 	damaged   []bool    // groups that say so
 	blank     bool      // the disk is lost, and the store says so
 	reborn    bool      // it was lost some time, so no group begins here from its first members
@@ -124,6 +125,7 @@ func (s *site) open() {
 		s.stillborn(err)
 		return
 	}
+	c.note("store %d is up, in incarnation %d", s.at+1, stepper.Incarnation())
 	s.tickLater()
 	s.maintainLater()
 	for part := range s.parts {
@@ -139,7 +141,7 @@ func (s *site) stillborn(err error) {
 	switch {
 	case s.volume.crashed:
 		c.count(crashesInRecovery)
-	case s.excuses(err):
+	case s.excuses(err), s.rotten && s.nameless:
 		c.count(storesUnreadable)
 		s.replaceDisk()
 		return
