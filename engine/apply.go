@@ -88,6 +88,7 @@ type applyState struct {
 	plan      *snapPlan  // nil when the machine makes no snapshots
 	away      int        // jobs that use the machine
 	restoring bool       // one of them gives it another state
+	broken    bool       // entries are missing that cannot be read; a snapshot has them
 	over      error      // why the replica has ended, though jobs may be under way
 }
 
@@ -253,7 +254,7 @@ func (r *replica) ending() error {
 //
 //mr:hotpath
 func (a *applier) committed(r *replica, t *applyTask, blocks []wire.Block) {
-	if r.ending() != nil {
+	if r.ending() != nil || r.apply.broken {
 		return
 	}
 	if len(blocks) == 0 {
@@ -285,6 +286,10 @@ func (a *applier) committedFromLog(r *replica, first, last wire.Index) {
 		a.buf, err = r.log.Blocks(first, last+1, applyReadBytes, a.buf[:0])
 		if errors.Is(err, wire.ErrCompacted) && uint64(last) < r.installing.Load() {
 			return // the log goes on behind a snapshot that holds them
+		}
+		if errors.Is(err, wire.ErrDamaged) && r.reportDamage(err, true) {
+			r.apply.broken = true
+			return
 		}
 		if err != nil {
 			r.fail(fmt.Errorf("read committed entries [%d,%d]: %w", first, last, err))

@@ -31,11 +31,15 @@ type Config struct {
 	// DiskLost says that what this store had in Dir is gone, and that it comes back
 	// with an empty directory under its id. Without it, peers that have met a later
 	// life of the store refuse it. With it, the store begins no group from Members:
-	// its replica may have promised what it does not know any more. Remove the
-	// replicas that it had from their groups, and add new ones; then leave DiskLost
-	// out again. A store that holds a group when it is opened, such as one on an
+	// its replica may have promised what it does not know any more. What StartGroup
+	// is called for with Members is lost ([*ReplicaLostError]), and replaced by a new
+	// replica of the group. When all are back, leave DiskLost out again. A store that holds a group when it is opened, such as one on an
 	// older copy of its disk, is refused with it as without.
 	DiskLost bool
+	// DisableRepair leaves damaged replicas as they are: those that have lost entries
+	// or promises do not start, or fail. Without it they come back by themselves, in
+	// place or as new replicas; see docs/repair.md.
+	DisableRepair bool
 	// Listen is the address for other stores, as in ":7001". With port 0 the
 	// system picks one and Store.Addr tells it.
 	Listen string

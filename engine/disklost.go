@@ -44,10 +44,14 @@ func (s *Store) outlived(peer wire.StoreID, met uint64) uint64 {
 	if life > met {
 		return life
 	}
+	outlived := &OutlivedError{Store: s.cfg.ID, Peer: peer, Incarnation: life, Met: met, Blank: o.blank}
 	who := []zap.Field{zap.Uint64("peer", uint64(peer)), zap.Uint64("incarnation", life), zap.Uint64("met", met)}
 	if !s.cfg.DiskLost || !o.blank || met > maxLives-lifeLeap {
 		if ok, _ := o.refused.allow(time.Now()); ok {
 			s.cfg.Logger.Error("a peer has met a later life of this store and refuses it: its disk was lost, see Config.DiskLost, or is an older copy", who...)
+			if told := s.cfg.Events.Outlived; told != nil {
+				s.events.call(func() { told(outlived) })
+			}
 		}
 		return life
 	}

@@ -95,11 +95,12 @@ func TestDiskLost(t *testing.T) {
 			})
 
 			empty()
-			var fault *engine.ConfigError
+			var gone *engine.ReplicaLostError
 			_, err := f.stores[lost].StartGroup(f.ctx(), engine.GroupConfig{ID: 1, Members: threeMembers, StateMachine: &ledger{}})
-			if !errors.As(err, &fault) || fault.Field != "Members" {
-				t.Errorf("begin of the lost voter: %v, want a ConfigError about Members", err)
+			if !errors.As(err, &gone) || gone.Replica != wire.ReplicaID(lost) {
+				t.Errorf("begin of the lost voter: %v, want a ReplicaLostError", err)
 			}
+			f.until("the leader says that it was removed", func() bool { return f.stores[lost].Metrics().Repairing == 0 })
 			if m := f.add(lost); m.Replica != 4 || m.Role != wire.Voter {
 				t.Errorf("added %+v, want replica 4", m)
 			}

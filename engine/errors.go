@@ -73,6 +73,8 @@ var (
 	// errUnspoken is what is wrong with a message of a protocol version that this
 	// store does not speak.
 	errUnspoken = errors.New("message of a newer protocol version")
+	// errMachineAhead is why a replica that joins asks for a snapshot at once.
+	errMachineAhead = errors.New("the state machine holds the state of an earlier replica")
 	// errMade marks a wish whose snapshot was made for it.
 	errMade = errors.New("snapshot was made")
 	// errContradiction is wrapped when log and snapshot cannot both be right.
@@ -183,6 +185,59 @@ func (e *SnapshotError) Error() string {
 }
 
 func (e *SnapshotError) Unwrap() error { return e.Err }
+
+// ReplicaLostError answers StartGroup for a replica that may have forgotten what it
+// promised: it never runs again. Unless [Config.DisableRepair] is set or the state
+// machine cannot begin anew, the store asks the group for another replica in its
+// place, and starts that by itself: [Events.GroupRepaired] tells, and [Store.Group]
+// then has it.
+type ReplicaLostError struct {
+	Group   wire.GroupID
+	Replica wire.ReplicaID // zero: not known
+	Err     error          // what was found, nil when the store has lost its disk
+}
+
+func (e *ReplicaLostError) Error() string {
+	if e.Err == nil {
+		return fmt.Sprintf("group %d: replica %d is lost with its disk", e.Group, e.Replica)
+	}
+	return fmt.Sprintf("group %d: what replica %d promised may be lost: %v", e.Group, e.Replica, e.Err)
+}
+
+func (e *ReplicaLostError) Unwrap() error { return e.Err }
+
+// RepairingError answers reads on a replica that has lost entries, or the state of
+// its machine, and waits for that of the leader.
+type RepairingError struct {
+	Group   wire.GroupID
+	Replica wire.ReplicaID
+	Err     error
+}
+
+func (e *RepairingError) Error() string {
+	return fmt.Sprintf("group %d: replica %d waits for the state of the leader: %v", e.Group, e.Replica, e.Err)
+}
+
+func (e *RepairingError) Unwrap() error { return e.Err }
+
+// OutlivedError says that a peer has met a later life of this store and refuses it:
+// its directory is an older copy, or, with Blank, empty. None of its replicas takes
+// part in anything with that peer. Open the store on an empty directory with
+// [Config.DiskLost].
+type OutlivedError struct {
+	Store            wire.StoreID
+	Peer             wire.StoreID
+	Incarnation, Met uint64
+	Blank            bool
+}
+
+func (e *OutlivedError) Error() string {
+	what := "its directory is an older copy"
+	if e.Blank {
+		what = "its directory was lost"
+	}
+	return fmt.Sprintf("store %d, in life %d, is refused by store %d, which has met life %d: %s", e.Store, e.Incarnation, e.Peer, e.Met, what)
+}
 
 // StoreFailedError says why the whole store stopped: its log could not be
 // written or synced. It is final until the store is opened again.

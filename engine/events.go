@@ -25,6 +25,14 @@ type Events struct {
 	// with states that differ. It is told on stores that led the group, and may come
 	// again with every range of entries.
 	ReplicasDiffer func(group wire.GroupID)
+	// GroupDamaged: a replica of this store has lost a part of what it had.
+	GroupDamaged func(Damage)
+	// GroupRepaired: a replica that was damaged has all of it again, or replica has
+	// taken the place of one that was lost.
+	GroupRepaired func(group wire.GroupID, replica wire.ReplicaID)
+	// Outlived: a peer has met a later life of this store and refuses it. It is told
+	// again from time to time.
+	Outlived func(*OutlivedError)
 	// StoreFailed: the whole store stopped.
 	StoreFailed func(*StoreFailedError)
 	// FitnessChanged: the disk of the log answers faster or slower than before, see
@@ -40,6 +48,17 @@ type Events struct {
 	SnapshotInstalled func(group wire.GroupID, index wire.Index)
 	// SnapshotSent: a replica has got a snapshot from this store.
 	SnapshotSent func(group wire.GroupID, to wire.ReplicaID, index wire.Index)
+}
+
+// Damage is what a replica has lost.
+type Damage struct {
+	Group   wire.GroupID
+	Replica wire.ReplicaID // zero: not known
+	// InPlace: only entries or state are lost. The replica stays what it is in its
+	// group, votes as ever, and gets the state of the leader. Otherwise what it
+	// promised may be lost, and it is replaced by another one.
+	InPlace bool
+	Err     error
 }
 
 // notice is something that the event loop looks into for one replica.

@@ -55,7 +55,7 @@ func (s *Store) handleFrame(from wire.StoreID, payload []byte) {
 			break
 		}
 		r := s.groups[node.message.Group]
-		if r == nil || node.message.Kind == wire.Join {
+		if r == nil || node.message.Kind == wire.Join || node.message.Kind == wire.Rejoined {
 			s.noMailbox(from, r, &node.message)
 			continue
 		}
@@ -72,7 +72,7 @@ func (s *Store) handleFrame(from wire.StoreID, payload []byte) {
 			s.metrics.strayMessages.Add(1)
 			continue
 		}
-		if node.message.To != r.self {
+		if node.message.To != r.self && node.message.Kind != wire.Rejoin {
 			s.metrics.strayMessages.Add(1)
 			continue
 		}
@@ -126,6 +126,8 @@ func (s *Store) handleFrame(from wire.StoreID, payload []byte) {
 // REQUIRES: s.mu is held, for reading at least.
 func (s *Store) noMailbox(from wire.StoreID, r *replica, m *wire.Message) {
 	switch {
+	case m.Kind == wire.Rejoined:
+		s.rejoined(from, m)
 	case r != nil && r.recovery != nil && r.recovery.Bars(m.From):
 		// Those left behind may have gone on among themselves, and added replicas.
 		s.metrics.barredMessages.Add(1)

@@ -49,7 +49,7 @@ const (
 //
 // REQUIRES: s.mu is held, for reading at least.
 func (s *Store) wantJoin(from wire.StoreID, m *wire.Message) {
-	if s.cfg.Join == nil || m.To == 0 {
+	if s.cfg.Join == nil && s.repairs.lostStart(m.Group) == nil || m.To == 0 {
 		s.metrics.strayMessages.Add(1)
 		return
 	}
@@ -81,6 +81,9 @@ func (s *Store) wantJoin(from wire.StoreID, m *wire.Message) {
 // joinStep asks the embedder for one replica and starts it. It tells whether
 // there was one to ask for.
 func (s *Store) joinStep() bool {
+	if s.repairStep() {
+		return true
+	}
 	q := &s.joins
 	q.mu.Lock()
 	if len(q.list) == 0 || s.state() != nil {
@@ -126,12 +129,21 @@ func (s *Store) join(req joinWish) error {
 			return &ReplicaRemovedError{Group: req.Group, Replica: d.Replica}
 		}
 	}
-	cfg, err := s.cfg.Join(req.JoinRequest)
-	if err != nil {
-		return err
+	var cfg GroupConfig
+	switch start := s.repairs.lostStart(req.Group); {
+	case start != nil:
+		cfg, cfg.Snapshot = *start, ""
+	case s.cfg.Join == nil:
+		return nil // the lost replica that it was for has come back otherwise
+	default:
+		var err error
+		if cfg, err = s.cfg.Join(req.JoinRequest); err != nil {
+			return err
+		}
 	}
 	cfg.ID, cfg.Replica, cfg.Join, cfg.Members = req.Group, req.Replica, true, nil
-	if _, err = s.StartGroup(context.Background(), cfg); err == nil {
+	_, err := s.StartGroup(context.Background(), cfg)
+	if err == nil {
 		s.metrics.joined.Add(1)
 	}
 	return err

@@ -47,6 +47,9 @@ type StoredGroup struct {
 	Barred bool
 	// Diverged says that the replica does not start again, see [DivergedError].
 	Diverged bool
+	// Damage is what was lost of it, nil when nothing was. StartGroup repairs what can
+	// be. Replica is zero when not even that is known.
+	Damage error
 }
 
 // Stored lists the groups in the store's log, by id, whether they run or not.
@@ -57,8 +60,11 @@ func (s *Store) Stored() ([]StoredGroup, error) {
 	}
 	var list []StoredGroup
 	for _, id := range s.log.Groups() {
-		meta := s.log.Group(id).Meta()
+		meta, damage := s.log.Group(id).Meta(), s.log.Group(id).Err()
 		if len(meta) == 0 {
+			if damage != nil {
+				list = append(list, StoredGroup{ID: id, Damage: damage})
+			}
 			continue
 		}
 		d, err := decodeDescriptor(meta)
@@ -68,7 +74,7 @@ func (s *Store) Stored() ([]StoredGroup, error) {
 		if d.gone() {
 			continue
 		}
-		list = append(list, StoredGroup{ID: id, Replica: d.Replica, Members: d.members.Members, Barred: d.barred(), Diverged: d.diverged()})
+		list = append(list, StoredGroup{ID: id, Replica: d.Replica, Members: d.members.Members, Barred: d.barred(), Diverged: d.diverged(), Damage: damage})
 	}
 	return list, nil
 }
@@ -96,18 +102,20 @@ func (s *Store) StartGroup(ctx context.Context, cfg GroupConfig) (*Group, error)
 	}
 	defer s.unreserve(cfg.ID)
 	r := &replica{store: s, id: cfg.ID, log: s.log.Group(cfg.ID), digests: s.newDigests(&cfg)}
+	r.apply.machine, r.apply.ended, r.logged = cfg.StateMachine, make(chan struct{}), make(chan struct{})
+	r.apply.plan = s.newSnapPlan(&cfg)
+	predecessor, err := s.checkLost(ctx, r, &cfg)
+	if err != nil {
+		return nil, err
+	}
 	d, isNew, err := r.agree(ctx, &cfg)
 	if err != nil {
 		return nil, err
 	}
-	if err := r.log.Err(); err != nil {
-		return nil, fmt.Errorf("group %d: stored log: %w", cfg.ID, err)
-	}
 	r.self, r.joining, r.recovery = d.Replica, d.joining(), d.recovery
-	r.apply.machine, r.apply.ended, r.logged = cfg.StateMachine, make(chan struct{}), make(chan struct{})
-	r.apply.plan = s.newSnapPlan(&cfg)
 	r.apply.care = s.newCare(&cfg)
-	applied, err := s.begin(ctx, r, &cfg, &d, isNew)
+	r.rising = d.rising() && !d.isVoter()
+	applied, err := s.beginOrWait(ctx, r, &cfg, &d, isNew)
 	if err != nil {
 		return nil, err
 	}
@@ -125,6 +133,7 @@ func (s *Store) StartGroup(ctx context.Context, cfg GroupConfig) (*Group, error)
 	}
 	s.logStart(r, d.members)
 	s.sched.Set(r.slot, flagControl)
+	s.startRepair(r, predecessor)
 	return &Group{store: s, replica: r}, nil
 }
 
@@ -247,6 +256,7 @@ func (s *Store) admit(r *replica, d descriptor, isNew bool, applied wire.Index, 
 		Now:      now,
 		Applied:  applied,
 		Promised: s.promises.owed(now),
+		Wounded:  r.wound.Load() != nil,
 	})
 	if err != nil {
 		return fmt.Errorf("group %d: %w", r.id, err)

@@ -185,6 +185,9 @@ func (r *replica) description(m *wire.Membership) descriptor {
 	if r.joining && !d.isMember() {
 		d.State = wire.Joining
 	}
+	if r.rising && !d.isVoter() {
+		d.State |= wire.Rising
+	}
 	if r.barred {
 		d.State |= wire.Barred
 	}
@@ -415,7 +418,7 @@ func (s *Store) strangerPeer(r *replica, id wire.ReplicaID) int32 {
 //mr:hotpath
 func (r *replica) takesStranger(from wire.StoreID, m *wire.Message) bool {
 	switch m.Kind {
-	case wire.Vote, wire.PreVote, wire.Removed, wire.Append, wire.Heartbeat, wire.Snapshot, wire.Confirm, wire.SnapshotChunk:
+	case wire.Vote, wire.PreVote, wire.Removed, wire.Append, wire.Heartbeat, wire.Snapshot, wire.Confirm, wire.SnapshotChunk, wire.Rejoin:
 		return true
 	case wire.Bar:
 		return r.members.Load().hosts(from)

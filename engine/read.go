@@ -94,6 +94,9 @@ func (r *replica) enqueueRead(req *readRequest) error {
 	if err := r.state(); err != nil {
 		return err
 	}
+	if err := r.repairing(); err != nil {
+		return err
+	}
 	r.mu.Lock()
 	if r.box.closed {
 		r.mu.Unlock()

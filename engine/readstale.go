@@ -105,6 +105,9 @@ func (r *replica) enqueueDirect(req *readRequest) error {
 	if err := r.state(); err != nil {
 		return err
 	}
+	if err := r.repairing(); err != nil {
+		return err
+	}
 	r.store.metrics.staleReads.Add(1)
 	r.toApplier(applyTask{kind: taskReadDirect, replica: r, reads: []*readRequest{req}})
 	return nil

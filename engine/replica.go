@@ -59,6 +59,9 @@ type replica struct {
 	removed atomic.Pointer[ReplicaRemovedError]
 	// inflightBytes counts proposals from admission to completion.
 	inflightBytes atomic.Int64
+	// wound is what the replica waits for that has lost entries or state, nil when it
+	// has all. Stored by the worker, or before there is one.
+	wound atomic.Pointer[wound]
 	// superseded is set when the store was given another replica of the group.
 	superseded atomic.Bool
 	// stopping is set by StopGroup and Close; the worker drops the core.
@@ -93,6 +96,10 @@ type replica struct {
 	reads      []waitingRead
 	transfers  []transfer
 	forwards   []forward // proposals on their way to the leader
+	hurt       error     // why the log cannot be read; nil: it can, or that is dealt with
+	hurtUntil  uint64    // tick when a leader that is hurt does not wait any more
+	starving   bool      // the applier needs what cannot be read
+	rising     bool      // it took the place of a voter that was lost, and has no vote yet
 
 	// recovery is the last one of the group from the loss of its quorum, nil when
 	// there was none. It does not change.
@@ -145,6 +152,8 @@ type orders struct {
 	transfers   []transfer
 	changes     *memberRequest
 	snap        *snapMail
+	hurt        error  // the log cannot be read
+	starving    bool   // by the applier, who needs it
 	unreachable uint32 // bit per place in members whose store went away; after a switch, a wrong one is probed in vain
 }
 

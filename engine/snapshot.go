@@ -99,8 +99,13 @@ type snapEvent struct {
 	capture *capture
 	install *install
 	info    *snapfile.Info
-	notify  func(wire.Index, error)
-	err     error
+	// What a snapshot that is to be sent has to reach: entry least, and with repair
+	// at least as far as a log that ends with it and with leastTerm.
+	least     wire.Index
+	leastTerm wire.Term
+	repair    bool
+	notify    func(wire.Index, error)
+	err       error
 }
 
 const (
@@ -268,7 +273,9 @@ func (n *snapshots) handle(e *snapEvent) {
 	case snapMade:
 		n.made(e)
 	case snapSend:
-		n.sendable = append(n.sendable, *e)
+		if !e.repair || !slices.ContainsFunc(n.sendable, func(other snapEvent) bool { return other.replica == e.replica && other.peer == e.peer }) {
+			n.sendable = append(n.sendable, *e)
+		}
 	case snapOffer:
 		n.offered(e)
 	case snapFetch:

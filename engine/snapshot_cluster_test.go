@@ -104,6 +104,12 @@ func (b *book) Restore(index wire.Index, r io.Reader) error {
 	return nil
 }
 
+// plainBook makes no snapshots.
+type plainBook struct{ b *book }
+
+func (p plainBook) Apply(entries []engine.Entry) error { return p.b.Apply(entries) }
+func (p plainBook) Query(q any) (any, error)           { return p.b.Query(q) }
+
 // durableBook tells where it is after a restart.
 type durableBook struct{ *book }
 
@@ -138,7 +144,8 @@ type snapCluster struct {
 	// linked has the transport tell of peers, and so of the protocol spoken with them.
 	linked bool
 	// wrap changes the machine that a group is started with; nil: it does not.
-	wrap func(p *place, id wire.GroupID, b *book) engine.StateMachine
+	wrap  func(p *place, id wire.GroupID, b *book) engine.StateMachine
+	plain bool // machines make no snapshots
 	// pass decides about each message on its way, and may change it; nil: all
 	// pass.
 	pass    func(from, to wire.StoreID, m *wire.Message) bool
@@ -247,6 +254,9 @@ func (c *snapCluster) machine(p *place, id wire.GroupID) engine.StateMachine {
 	p.books[id] = b
 	if c.wrap != nil {
 		return c.wrap(p, id, b)
+	}
+	if c.plain {
+		return plainBook{b}
 	}
 	if !c.durable {
 		return b
@@ -358,6 +368,7 @@ func (c *snapCluster) step(p *place) (did bool) {
 		func(d *engine.Stepper) bool { return d.Applier(0) },
 		func(d *engine.Stepper) bool { return !c.writing && d.Snapshots() },
 		func(d *engine.Stepper) bool { return !p.noEvents && d.Events() },
+		func(d *engine.Stepper) bool { return d.Join() },
 		func(d *engine.Stepper) bool { return d.Maintain() },
 	} {
 		if p.steps == nil {

@@ -158,6 +158,8 @@ func (w *worker) finishInstall(r *replica, now uint64) error {
 		return &SnapshotError{Group: r.id, Index: in.info.Index, Err: err}
 	}
 	r.install = nil
+	r.hurt, r.starving = nil, false
+	r.noteHealed()
 	if in.ack.Seq != 0 {
 		r.core.Persisted(in.ack)
 	}
@@ -243,6 +245,7 @@ func (n *snapshots) restored(e *snapEvent) {
 func (a *applier) takeBack(r *replica, in *install) {
 	r.apply.restoring = false
 	if in.err == nil {
+		r.apply.broken = false
 		p := r.apply.plan
 		p.base, p.grown, p.size = in.info.Index, 0, int64(in.info.Bytes)
 		r.apply.members = &in.info.Members

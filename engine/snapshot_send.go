@@ -45,7 +45,7 @@ func (w *worker) takeSnapshots(r *replica) {
 		if at < 0 {
 			continue // it is asked for again if it comes back
 		}
-		w.store.snaps.post(snapEvent{kind: snapSend, replica: r, peer: to, store: set.wire.Members[at].Store, term: r.core.Term()})
+		w.store.snaps.post(snapEvent{kind: snapSend, replica: r, peer: to, store: set.wire.Members[at].Store, term: r.core.Term(), least: r.core.HurtAt()})
 	}
 	if o := rd.SnapshotOffer; o != nil {
 		w.store.snaps.post(snapEvent{kind: snapOffer, replica: r, peer: o.From, index: o.Index, term: o.LogTerm, message: wire.Message{Context: o.Context, Entries: o.Data}})
@@ -74,12 +74,14 @@ func (n *snapshots) startSend(e snapEvent) {
 	}
 	for _, t := range n.sends {
 		if t.replica == r && t.to == e.peer {
+			if e.repair && e.reaches(t.index, t.offer.LogTerm) {
+				return // it is on its way
+			}
 			n.dropSend(t) // in silence: the core would take its end for that of what it asks for now
 			break
 		}
 	}
-	newest, ok := n.newest(r.id)
-	if !ok || newest+1 < r.log.First() {
+	makeOne := func() {
 		if e.err != nil {
 			report(false)
 			return
@@ -92,6 +94,10 @@ func (n *snapshots) startSend(e snapEvent) {
 			e.err = errMade // once is enough
 			n.sendable = append(n.sendable, e)
 		})
+	}
+	newest, ok := n.newest(r.id)
+	if !ok || newest+1 < r.log.First() {
+		makeOne()
 		return
 	}
 	name := snapfile.Name{Group: r.id, Index: newest}
@@ -101,8 +107,13 @@ func (n *snapshots) startSend(e snapEvent) {
 		report(false)
 		return
 	}
-	n.context++
 	info, now := file.Info(), n.store.now.Load()
+	if !e.reaches(info.Index, info.Term) {
+		release()
+		makeOne()
+		return
+	}
+	n.context++
 	t := &sending{
 		replica: r, to: e.peer, store: e.store, index: newest, file: file, release: release, heard: now, offered: now,
 		offer: wire.Message{
@@ -112,6 +123,14 @@ func (n *snapshots) startSend(e snapEvent) {
 	}
 	n.sends = append(n.sends, t)
 	n.send(t.store, &t.offer)
+}
+
+// reaches tells whether a snapshot that ends with an entry is what was asked for.
+func (e *snapEvent) reaches(index wire.Index, term wire.Term) bool {
+	if e.repair {
+		return term > e.leastTerm || term == e.leastTerm && index >= e.least
+	}
+	return index >= e.least
 }
 
 // sentMark remembers a snapshot that has arrived: its receiver takes it in now,

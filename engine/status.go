@@ -36,6 +36,8 @@ type Status struct {
 	Progress []group.Progress
 	// Err is why the replica stopped, nil while it runs.
 	Err error
+	// Repairing is what the replica has lost and waits for, nil when it has all.
+	Repairing error
 }
 
 // Status returns what this replica knows. It waits for a turn of the group to
@@ -54,6 +56,7 @@ func (g *Group) Status() Status {
 		Applied:    wire.Index(r.applied.Load()),
 		Recoveries: r.generation(),
 		Err:        r.state(),
+		Repairing:  r.repairing(),
 	}
 	st.Agreed = r.lastAgreed()
 	st.Snapshot, _ = g.store.snaps.newest(r.id)
@@ -100,6 +103,9 @@ type metrics struct {
 	slowDisk        atomic.Int64
 	hungDisk        atomic.Int64
 	joined          atomic.Int64
+	damaged         atomic.Int64
+	healed          atomic.Int64
+	replaced        atomic.Int64
 	removed         atomic.Int64
 	badFrames       atomic.Int64
 	strayMessages   atomic.Int64
@@ -144,6 +150,10 @@ type Metrics struct {
 
 	FailedGroups    int64 // groups that stopped by themselves
 	SkippedEntries  int64 // entries left out as GroupConfig.Skip says
+	DamagedReplicas int64 // that turned out to have lost data; the same one may again
+	HealedReplicas  int64 // of these, that have it again in place
+	ReplacedLost    int64 // of these, that another replica has taken the place of
+	Repairing       int64 // now: replicas that wait to be healed or replaced
 	JoinedReplicas  int64 // replicas started because a leader asked for them
 	RemovedReplicas int64 // replicas let go of after their removal
 	BadFrames       int64 // frames dropped for what they held
@@ -205,6 +215,10 @@ func (s *Store) Metrics() Metrics {
 		HungDisk:        m.hungDisk.Load(),
 		FailedGroups:    m.failedGroups.Load(),
 		SkippedEntries:  m.skipped.Load(),
+		DamagedReplicas: m.damaged.Load(),
+		HealedReplicas:  m.healed.Load(),
+		ReplacedLost:    m.replaced.Load(),
+		Repairing:       s.repairs.count.Load(),
 		JoinedReplicas:  m.joined.Load(),
 		RemovedReplicas: m.removed.Load(),
 		BadFrames:       m.badFrames.Load(),

@@ -76,6 +76,7 @@ type Store struct {
 
 	events    eventQueue
 	joins     joinQueue
+	repairs   repairs
 	outliving outliving
 	links     links
 	dialects  dialects
@@ -380,14 +381,30 @@ func (s *Store) damaged(err *raftlog.CorruptionError, groups []wire.GroupID) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for _, id := range groups {
-		if r := s.groups[id]; r != nil {
+		if r := s.groups[id]; r != nil && !r.reportDamage(err, false) {
 			r.fail(err)
+		} else if r == nil && id != 0 && s.log != nil && !s.starting[id] {
+			s.markHurt(id, err)
 		}
 		if id == 0 {
 			for _, r := range s.running() {
 				r.fail(err)
 			}
 		}
+	}
+}
+
+// markHurt marks a group that does not run, so that its damaged entries pin nothing.
+// Of a running one its turn sees to that.
+//
+// REQUIRES: s.mu is held, so that it does not begin to run.
+func (s *Store) markHurt(id wire.GroupID, err *raftlog.CorruptionError) {
+	g := s.log.Group(id)
+	last := g.Last()
+	if term, termErr := g.Term(last); termErr == nil {
+		b := s.batches.get()
+		b.Wound(g, last, term, err)
+		s.log.Submit(&b.Batch)
 	}
 }
 
@@ -472,6 +489,7 @@ func (s *Store) tick() {
 	s.sched.Tick(now, flagTick)
 	s.readGate.tick()
 	s.snaps.tick()
+	s.tickRepairs()
 	if s.ticks++; s.ticks%sealTicks == 0 {
 		batches := s.log.Stats().Batches
 		if batches == s.sealAfter {

@@ -184,8 +184,8 @@ func (w *worker) turn(r *replica, box *mailbox, now uint64, clock clockReading) 
 	}
 	core := r.core
 	core.Clock(now)
-	if w.fitness != core.Fitness() && r.withdrawAt == 0 {
-		w.noteFitness(r, w.fitness)
+	if fitness := r.fitness(w.fitness); fitness != core.Fitness() && r.withdrawAt == 0 {
+		w.noteFitness(r, fitness)
 	}
 	if s.leases {
 		r.noteClock(clock)
@@ -232,7 +232,14 @@ func (w *worker) turn(r *replica, box *mailbox, now uint64, clock clockReading) 
 	w.takeReady(r, own)
 	w.noteStarved(r, applied)
 	if err := core.Err(); err != nil {
-		r.fail(err)
+		if !w.wound(r, err) {
+			w.giveUp(r, err)
+			return
+		}
+	} else if err := core.Hurt(); err != nil {
+		w.noteHurt(r, err, false, now)
+	}
+	if r.hurt != nil && !w.tendHurt(r, now) {
 		return
 	}
 	if r.isRemoved() && r.removed.Load() == nil {
@@ -271,6 +278,8 @@ func (w *worker) hear(r *replica, box *mailbox, now uint64) (own bool) {
 			own = own || appended
 		case wire.Bar:
 			w.takeBar(r, &node.message)
+		case wire.Repair, wire.Rejoin:
+			w.takePlea(r, node)
 		case wire.ProposeResponse:
 			err = w.forwardAnswered(r, &node.message, now)
 		default:
@@ -296,6 +305,9 @@ func (w *worker) obeyOrders(r *replica, o *orders, now uint64) {
 				r.core.Unreachable(m.Replica)
 			}
 		}
+	}
+	if o.hurt != nil {
+		w.noteHurt(r, o.hurt, o.starving, now)
 	}
 	if o.changes != nil {
 		w.startChanges(r, o.changes)

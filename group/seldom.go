@@ -90,5 +90,5 @@ func (s *seldom) hasReady() bool { return len(s.out) > 0 || s.offer != nil }
 
 // empty says whether s may be let go of.
 func (s *seldom) empty() bool {
-	return !s.hasReady() && s.refusal == nil && s.changing == nil && s.floor == 0 && s.hurt == nil && !s.wounded
+	return !s.hasReady() && s.refusal == nil && s.changing == nil && s.floor == 0 && s.hurtAt == 0 && !s.wounded
 }

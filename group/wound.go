@@ -70,14 +70,18 @@ func (g *Group) Wounded() (last wire.Index, term wire.Term, ok bool) {
 	return g.log.last(), g.log.lastTerm(), g.isWounded()
 }
 
-// Hurt returns why entries could not be read for a peer, nil when that never
-// happened. Peers that need them get a snapshot instead, and the leader goes on: its
-// host may want it to hand over.
+// Hurt returns, once, why entries could not be read for a peer, nil when they could.
+// Peers that need them get a snapshot instead, and the leader goes on: its host may
+// want it to hand over.
+//
+//mr:hotpath
 func (g *Group) Hurt() error {
-	if g.seldom == nil {
+	if g.seldom == nil || g.seldom.hurt == nil {
 		return nil
 	}
-	return g.seldom.hurt
+	err := g.seldom.hurt
+	g.seldom.hurt = nil
+	return err
 }
 
 // HurtAt returns an entry that could not be read, zero when there is none: a
