@@ -1,6 +1,7 @@
 package gen
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -129,6 +130,7 @@ func TestZoo(t *testing.T) {
 		t.Skip("builds a module")
 	}
 	dir := newModule(t)
+	writeFile(t, filepath.Join(dir, "internal", "allocs", "allocs.go"), readFile(t, "../internal/allocs/allocs.go"))
 	for name, s := range zoo() {
 		writeWire(t, filepath.Join(dir, name, "wire"), s, s.Version)
 		writeGroup(t, filepath.Join(dir, name, "group"), s)
@@ -182,7 +184,8 @@ func writeWire(t *testing.T, dir string, s *Schema, codecVersion int) {
 	t.Helper()
 	writeOutputs(t, dir, s, "wire")
 	for _, name := range []string{"ids.go", "errors.go", "codec.go", "oracle_test.go", "codec_test.go", "codec_fuzz_test.go"} {
-		writeFile(t, filepath.Join(dir, name), readFile(t, filepath.Join("../wire", name)))
+		text := bytes.ReplaceAll(readFile(t, filepath.Join("../wire", name)), []byte(`"multiraft/internal/`), []byte(`"zoo/internal/`))
+		writeFile(t, filepath.Join(dir, name), text)
 	}
 	ours := regexp.MustCompile(`(?m)^const codecVersion = \d+$`)
 	version := readFile(t, "../wire/version.go")
