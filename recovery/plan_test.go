@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"multiraft/internal/allocs"
 	"multiraft/recovery"
 	"multiraft/wire"
 )
@@ -168,18 +169,21 @@ func FuzzPlan(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(b, b)
-	f.Fuzz(func(_ *testing.T, a, b []byte) {
-		var surveys []*recovery.Survey
-		for _, text := range [][]byte{a, b} {
-			if s, err := recovery.DecodeSurvey(text); err == nil {
-				surveys = append(surveys, s)
+	f.Fuzz(func(t *testing.T, a, b []byte) {
+		// JSON is read into values some ten times as large, and written again.
+		allocs.AtMost(t, uint64(1<<20+512*(len(a)+len(b))), func() {
+			var surveys []*recovery.Survey
+			for _, text := range [][]byte{a, b} {
+				if s, err := recovery.DecodeSurvey(text); err == nil {
+					surveys = append(surveys, s)
+				}
 			}
-		}
-		p, err := recovery.NewPlan(surveys, recovery.Options{})
-		if err == nil {
-			_, _ = p.Hash() // looked at for panics only
-			_ = p.Write(discard{})
-		}
+			p, err := recovery.NewPlan(surveys, recovery.Options{})
+			if err == nil {
+				_, _ = p.Hash() // looked at for panics only
+				_ = p.Write(discard{})
+			}
+		})
 	})
 }
 
