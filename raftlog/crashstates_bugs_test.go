@@ -85,7 +85,7 @@ func (f *patchedFile) WriteAt(b []byte, offset int64) (int, error) {
 	if changed == nil {
 		return len(b), nil
 	}
-	changed = SealBatch(f.fs.uuid, binary.LittleEndian.Uint64(b[atSegment:]), uint32(offset), changed)
+	changed = SealBatch(f.fs.uuid, uint64(binary.LittleEndian.Uint32(b[atSegment:])), uint32(offset), changed)
 	return f.File.WriteAt(changed, offset)
 }
 
@@ -128,7 +128,7 @@ var plantedBugs = []plantedBug{
 		return b
 	}},
 	{name: "the log is said to begin too late", write: func(b []byte) []byte {
-		copy(b[atOldest:atOldest+8], b[atSegment:])
+		copy(b[atOldest:atOldest+4], b[atSegment:])
 		return b
 	}},
 	{name: "the chain of checksums is not kept", write: func(b []byte) []byte {
@@ -163,7 +163,7 @@ func reseal(f *patchedFile, b []byte, offset int64, wanted func(segment, of uint
 	segment := segmentOf(f.name)
 	for at := int64(0); at+BatchHeaderBytes <= int64(len(b)); at += SectorBytes {
 		rest := b[at:]
-		if (offset+at)%SectorBytes != 0 || !isBatch(rest, offset+at) || !wanted(segment, le.Uint64(rest[atSegment:])) {
+		if (offset+at)%SectorBytes != 0 || !isBatch(rest, offset+at) || !wanted(segment, uint64(le.Uint32(rest[atSegment:]))) {
 			continue
 		}
 		length := int64(le.Uint32(rest[atLength:]))

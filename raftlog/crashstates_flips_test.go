@@ -82,7 +82,7 @@ func makeWatchedRun(t *testing.T, watch func(*vfs.MemFS, vfs.Op)) *flipRun {
 func (x *flipRun) used(name string) (last, end int) {
 	content := readAll(x.t, x.disk, name)
 	for end+BatchHeaderBytes <= len(content) && isBatch(content[end:], int64(end)) &&
-		binary.LittleEndian.Uint64(content[end+atSegment:]) == segmentOf(name) {
+		uint64(binary.LittleEndian.Uint32(content[end+atSegment:])) == segmentOf(name) {
 		last, end = end, end+int(binary.LittleEndian.Uint32(content[end+atLength:]))
 	}
 	return last, end

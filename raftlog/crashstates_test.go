@@ -684,7 +684,7 @@ func (d *digester) group(g *Group) error {
 func TestCrashStates(t *testing.T) {
 	depth := crashDepth{
 		states: vfs.StateOptions{Combined: 5, Entries: 4}, inner: vfs.StateOptions{Combined: 3, Entries: 4},
-		rounds: 32, lives: 8, nested: 20, killed: 8,
+		rounds: 32, lives: 8, nested: 22, killed: 10,
 	}
 	seeds, least := 8, 1_000_000
 	switch {

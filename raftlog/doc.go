@@ -27,7 +27,8 @@
 //     they are too many for one batch.
 //   - L2: a batch is valid only where it was written: its checksums are seeded
 //     with the store, the segment and the offset. Segment numbers are never used
-//     twice, so stale bytes never pass.
+//     twice, so stale bytes never pass. A record of a damaged batch counts only if
+//     sums in the header prove that it was written with it.
 //   - L3: what a valid header proves durable is never cut in silence. If it is
 //     damaged, the groups concerned have an error, or the log does not open.
 //   - L4: the log is read as well from any later start. What a record says depends

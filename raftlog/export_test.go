@@ -27,8 +27,8 @@ func SealBatch(uuid [16]byte, segment uint64, offset uint32, b []byte) []byte {
 	b = append(b, make([]byte, padding(len(b)))...)
 	h := header{
 		flags: le.Uint16(b[14:]), segment: segment, offset: offset,
-		sequence: le.Uint64(b[24:]), durable: le.Uint64(b[32:]), oldest: le.Uint64(b[40:]),
-		prevSum: le.Uint64(b[56:]), groups: le.Uint64(b[64:]),
+		sequence: le.Uint64(b[24:]), durable: le.Uint64(b[32:]), oldest: uint64(le.Uint32(b[40:])),
+		sums: le.Uint32(b[20:]), weighted: le.Uint32(b[44:]), prevSum: le.Uint64(b[56:]), groups: le.Uint64(b[64:]),
 		prevLen: le.Uint32(b[80:]), records: le.Uint32(b[84:]),
 	}
 	h.finish(b, newHasher(uuid))

@@ -19,8 +19,8 @@ var le = binary.LittleEndian
 //
 //		  0        8      12   14   16       24       32       40
 //		┌────────┬──────┬────┬────┬────────┬────────┬────────┬────────┐
-//		│ sum    │ magic│ v  │flag│ segment│sequence│ durable│ oldest │
-//		├────────┼──────┴────┴────┼────────┼──────┬─┴────┬───┴──┬─────┴─┐
+//		│ sum    │ magic│ v  │flag│seg│sums│sequence│ durable│old│wei.│
+//		├────────┼──────┴────┴────┼───┴────┼──────┬─┴────┬───┴──┬┴────┴─┐
 //		│ body   │ previous body  │ groups │offset│length│prev. │records│
 //		│ sum    │ sum            │        │      │      │length│       │
 //		└────────┴────────────────┴────────┴──────┴──────┴──────┴───────┘
@@ -37,12 +37,17 @@ var le = binary.LittleEndian
 //	  - oldest is the first segment that held live data.
 //	  - groups is the exclusive or of the group ids of all records. Where one
 //	    record is damaged it tells whose it was, whatever became of its bytes.
+//	  - sums is the sum of the low halves of the checksums of all records, modulo
+//	    2^32, and weighted the same with the first taken once, the second twice,
+//	    and so on. A record's own checksum knows no place: where one is damaged,
+//	    these prove that the others are of this batch (see [header.missing]).
+//	    Version 1 has zeros there.
 //	  - previous body sum and length let a reader prove the batch before, even
 //	    when the header of that one is damaged.
 const (
 	batchHeaderBytes = 88
 	batchMagic       = 0x314c524d // "MRL1"
-	batchVersion     = 1
+	batchVersion     = 2
 	batchAlign       = 512 // the least that a disk writes
 
 	flagSeal = 1 // the batch has no records; it proves the one before
@@ -107,7 +112,10 @@ var (
 
 // header is a decoded batch header.
 type header struct {
+	version  uint16
 	flags    uint16
+	sums     uint32
+	weighted uint32
 	segment  uint64
 	sequence uint64
 	durable  uint64
@@ -152,6 +160,52 @@ func (h *hasher) sum(segment uint64, offset uint32, b []byte) uint64 {
 	return h.digest.Sum64()
 }
 
+// add takes in a record that was appended to the batch.
+//
+//mr:hotpath
+func (h *header) add(record []byte, group wire.GroupID) {
+	sum := le.Uint32(record)
+	h.records++
+	h.sums += sum
+	h.weighted += h.records * sum
+	h.groups ^= uint64(group)
+}
+
+// missing finds out which record of the batch is not among those found, which are
+// in order: -1 when all are there, or else the number of one that is missing, or has
+// another in its place. It is not ok when there is more amiss than that. A record
+// that was never in the batch passes once in 2^32 times.
+func (h *header) missing(found []salvaged) (lost int, ok bool) {
+	var sums, weighted uint32
+	for i := range found {
+		sums += found[i].sum
+		weighted += uint32(i+1) * found[i].sum
+	}
+	switch n := int(h.records); len(found) {
+	case n:
+		if sums == h.sums && weighted == h.weighted {
+			return -1, true
+		}
+		for i := range found {
+			k := uint32(i + 1)
+			if sum := h.sums - (sums - found[i].sum); h.weighted-(weighted-k*found[i].sum) == k*sum {
+				return i, true
+			}
+		}
+	case n - 1:
+		weighted += sums // as if all stood one further back
+		for i := range n {
+			if h.weighted-weighted == uint32(i+1)*(h.sums-sums) {
+				return i, true
+			}
+			if i < len(found) {
+				weighted -= found[i].sum
+			}
+		}
+	}
+	return 0, false
+}
+
 // finish writes the header in front of a batch whose records are complete. It
 // sets the body sum and, from the buffer, the length.
 //
@@ -165,10 +219,12 @@ func (h *header) finish(batch []byte, hash *hasher) {
 	le.PutUint32(batch[8:], batchMagic)
 	le.PutUint16(batch[12:], batchVersion)
 	le.PutUint16(batch[14:], h.flags)
-	le.PutUint64(batch[16:], h.segment)
+	le.PutUint32(batch[16:], uint32(h.segment))
+	le.PutUint32(batch[20:], h.sums)
 	le.PutUint64(batch[24:], h.sequence)
 	le.PutUint64(batch[32:], h.durable)
-	le.PutUint64(batch[40:], h.oldest)
+	le.PutUint32(batch[40:], uint32(h.oldest))
+	le.PutUint32(batch[44:], h.weighted)
 	le.PutUint64(batch[48:], h.bodySum)
 	le.PutUint64(batch[56:], h.prevSum)
 	le.PutUint64(batch[64:], h.groups)
@@ -185,21 +241,25 @@ func (h *header) finish(batch []byte, hash *hasher) {
 func (h *header) decode(b []byte, segment uint64, offset uint32, hash *hasher) error {
 
 	if len(b) < batchHeaderBytes || le.Uint32(b[8:]) != batchMagic ||
-		le.Uint64(b[16:]) != segment || le.Uint32(b[72:]) != offset {
+		uint64(le.Uint32(b[16:])) != segment || le.Uint32(b[72:]) != offset {
 		return errNoBatch
 	}
 	if le.Uint64(b) != hash.sum(segment, offset, b[8:batchHeaderBytes]) {
 		return errNoBatch
 	}
-	if v := le.Uint16(b[12:]); v != batchVersion {
-		return fmt.Errorf("batch version %d, want %d", v, batchVersion)
+	v := le.Uint16(b[12:])
+	if v == 0 || v > batchVersion {
+		return fmt.Errorf("batch version %d, want %d at most", v, batchVersion)
 	}
 	*h = header{
+		version:  v,
 		flags:    le.Uint16(b[14:]),
+		sums:     le.Uint32(b[20:]),
+		weighted: le.Uint32(b[44:]),
 		segment:  segment,
 		sequence: le.Uint64(b[24:]),
 		durable:  le.Uint64(b[32:]),
-		oldest:   le.Uint64(b[40:]),
+		oldest:   uint64(le.Uint32(b[40:])),
 		bodySum:  le.Uint64(b[48:]),
 		prevSum:  le.Uint64(b[56:]),
 		groups:   le.Uint64(b[64:]),

@@ -641,15 +641,16 @@ func (r *recovery) badBody(s *scan, b *scannedBatch) error {
 	}
 	at := &CorruptionError{b.segment, int64(b.offset), errBatchBody}
 	f := r.salvage(s, b)
+	proven := b.version < 2 || f.prove(&b.header)
 	missing := int(b.records) - len(f.good) - len(f.doubtful)
 	lost := f.doubtful
 	entries := false // the one record that is lost holds entries, or says nothing that matters here
 	switch {
-	case missing == 1:
+	case proven && missing == 1:
 		lost = append(lost, wire.GroupID(f.groups))
 		entries = len(f.doubtful) == 0 && f.lostNoPromise(s.records(b), b.offset+batchHeaderBytes)
-	case missing == 0 && !f.skipped:
-	case missing == 0 && len(f.doubtful) == 1 && f.groups == 0: // it was no record of its own
+	case proven && missing == 0 && !f.skipped && f.groups == 0:
+	case proven && missing == 0 && len(f.doubtful) == 1 && f.groups == 0: // it was no record of its own
 	default:
 		if err := r.damaged(at, []wire.GroupID{storeGroup}); err != nil {
 			return err
@@ -742,11 +743,13 @@ func isZero(b []byte) bool {
 // salvaged is a good record of a damaged batch.
 type salvaged struct {
 	record
+	sum    uint32 // the low half of its checksum
 	offset uint32 // in the segment
 }
 
 // salvage is what was found in a damaged body.
 type salvage struct {
+	found    []salvaged // good and doubtful ones, in order
 	good     []salvaged
 	doubtful []wire.GroupID // of blocks that may be records or the content of one
 	groups   uint64         // the exclusive or of the groups of what is missing
@@ -766,9 +769,13 @@ func (r *recovery) salvage(s *scan, b *scannedBatch) (f salvage) {
 			if rec.isBlock() {
 				verdict = judgeBlock(all[bad:at], &rec)
 			}
+			one := salvaged{rec, le.Uint32(body), b.offset + batchHeaderBytes + uint32(at)}
+			if verdict != isContent {
+				f.found = append(f.found, one)
+			}
 			switch verdict {
 			case isRecord:
-				f.good = append(f.good, salvaged{rec, b.offset + batchHeaderBytes + uint32(at)})
+				f.good = append(f.good, one)
 				f.groups ^= uint64(rec.group)
 			case isDoubtful:
 				f.doubtful = append(f.doubtful, rec.group)
@@ -786,6 +793,32 @@ func (r *recovery) salvage(s *scan, b *scannedBatch) (f salvage) {
 		}
 	}
 	return f
+}
+
+// prove keeps those of the records found that were written with the batch, and
+// reports whether they and one more at most are all that it had. A sector whose
+// write was lost, or that was meant for another place, has records that are good by
+// themselves.
+func (f *salvage) prove(h *header) bool {
+	found := f.found
+	lost, ok := h.missing(found)
+	if !ok && len(f.doubtful) > 0 { // they are not records then
+		found = f.good
+		lost, ok = h.missing(found)
+	}
+	if !ok {
+		return false
+	}
+	good := make([]salvaged, 0, len(found))
+	f.groups, f.skipped, f.doubtful = h.groups, false, nil
+	for i := range found {
+		if i != lost || len(found) < int(h.records) {
+			good = append(good, found[i])
+			f.groups ^= uint64(found[i].group)
+		}
+	}
+	f.good = good
+	return true
 }
 
 // verdict says what a good block behind bytes that are not understood is.
@@ -1060,9 +1093,15 @@ func (l *Log) writeTail(t *tail) bool {
 	w := &l.writer
 	w.begin(l.o.MaxBatchBytes)
 	w.buf = append(w.buf[:0], t.bytes...)
+	h := header{flags: t.flags}
+	var rec record
+	for body := w.buf[batchHeaderBytes:]; h.records < t.records && rec.decode(body) == nil; body = body[rec.size:] {
+		h.add(body, rec.group)
+	}
+	h.records = t.records // also if it was written with one that is not well-formed
 	t.from.live.Add(int64(t.length))
 	defer t.from.live.Add(-int64(t.length))
-	if !l.write(&header{flags: t.flags, groups: t.groups, records: t.records}) {
+	if !l.write(&h) {
 		return false
 	}
 	l.applied = position{w.sequence, w.prevSum, w.prevLen, w.active.number, w.offset}

@@ -229,9 +229,9 @@ func (w *writer) encodeRewrite(h *header) {
 			it.kind = kindNone
 			continue
 		}
+		at := len(w.buf)
 		w.buf = it.appendTo(w.buf)
-		h.records++
-		h.groups ^= uint64(it.group.id)
+		h.add(w.buf[at:], it.group.id)
 	}
 }
 

@@ -143,10 +143,9 @@ func (w *writer) encodePending(h *header, maxBytes int) (batches, items int) {
 				return batches, items
 			}
 			for ; items < end; items++ {
-				it := &b.items[items]
+				it, at := &b.items[items], len(w.buf)
 				w.buf = it.appendTo(w.buf)
-				h.records++
-				h.groups ^= uint64(it.group.id)
+				h.add(w.buf[at:], it.group.id)
 			}
 		}
 		batches++
