@@ -31,6 +31,8 @@
 //     sums in the header prove that it was written with it.
 //   - L3: what a valid header proves durable is never cut in silence. If it is
 //     damaged, the groups concerned have an error, or the log does not open.
+//     It has no error for what it still says: a wound names the newest hard state,
+//     and no entry that was acknowledged is behind the one that it names.
 //   - L4: the log is read as well from any later start. What a record says depends
 //     on nothing that older records said, so the oldest segment without live data
 //     can go, and only the oldest goes.
