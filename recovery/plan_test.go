@@ -96,6 +96,11 @@ func TestPlan(t *testing.T) {
 			got = err.Error()
 		default:
 			got = summary(&p.Groups[0])
+			for _, s := range test.surveys { // Q3
+				if g, r := p.Groups[0], s.Replicas[0]; g.Term <= r.Term || g.Ceiling <= r.Members.MaxReplica || g.Floor != g.Last+1 {
+					t.Errorf("%s: term %d, ceiling %d, floor %d behind %d", test.name, g.Term, g.Ceiling, g.Floor, g.Last)
+				}
+			}
 		}
 		if got != test.want {
 			t.Errorf("%s:\n got %s\nwant %s", test.name, got, test.want)
