@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"multiraft/internal/allocs"
+	"multiraft/internal/leaks"
 	"multiraft/wire"
 )
 
@@ -25,7 +26,7 @@ func TestMain(m *testing.M) {
 	out := io.Writer(os.NewFile(3, "acknowledgements"))
 	switch os.Getenv(childEnv) {
 	case "":
-		os.Exit(m.Run())
+		leaks.Main(m)
 	case "lie":
 		out = &liar{out: out}
 	case "fail":

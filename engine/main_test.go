@@ -1,0 +1,9 @@
+package engine_test
+
+import (
+	"testing"
+
+	"multiraft/internal/leaks"
+)
+
+func TestMain(m *testing.M) { leaks.Main(m) }

@@ -1,0 +1,9 @@
+package raftlog_test
+
+import (
+	"testing"
+
+	"multiraft/internal/leaks"
+)
+
+func TestMain(m *testing.M) { leaks.Main(m) }
