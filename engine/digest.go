@@ -255,6 +255,9 @@ func (s *Store) putDigest(o *outboxes, r *replica, set *memberSet, to wire.Repli
 // REQUIRES: m is from a member in set.
 func (s *Store) handleDigest(o *outboxes, r *replica, set *memberSet, m *wire.Message) {
 	d := r.digests
+	if r.state() != nil {
+		return // a store that has failed is silent
+	}
 	if d == nil || m.Index%d.every != 0 || m.Index-m.Commit != d.every {
 		return // stores differ in what they compare
 	}

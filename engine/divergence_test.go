@@ -8,6 +8,7 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
+	"multiraft/batch"
 	"multiraft/engine"
 	"multiraft/group"
 	"multiraft/internal/vfs"
@@ -549,4 +550,46 @@ func TestDivergedLeaderSendsNoSnapshot(t *testing.T) {
 	c.until("the state comes from another leader", func() bool {
 		return c.group(behind, 1).Applied() >= c.group((bad+2)%5, 1).Status().Committed && c.places[behind].books[1].restores > 0
 	})
+}
+
+// A store whose log has failed is silent about digests too: it answers none, though
+// no turn and no disk is needed for that.
+func TestFailedStoreAnswersNoDigest(t *testing.T) {
+	for _, failed := range []bool{false, true} {
+		c := newWarpCluster(t, 3, false, false, nil)
+		c.write(1, 2*warpEvery)
+		c.expectSound(0, 1, 2)
+		at := c.leader(1)
+		p := c.places[at]
+		if failed {
+			p.fs.SetHook(func(op vfs.Op) vfs.Fault { return vfs.Fault{Err: errors.New("broken")} })
+			if err := c.group(at, 1).ProposeAsync([]byte("x"), engine.NewPending(&c.count)); err != nil {
+				t.Fatal(err)
+			}
+			c.settle()
+			if p.store.Err() == nil {
+				t.Fatal("the store has not failed")
+			}
+		}
+		answers := 0
+		c.pass = func(from, _ wire.StoreID, m *wire.Message) bool {
+			if from == p.id && m.Kind == wire.DigestResponse {
+				answers++
+			}
+			return true
+		}
+		other := wire.ReplicaID((at+1)%3 + 1)
+		b := batch.NewBuilder(func() []byte { return nil }, 0)
+		b.Add(&wire.Message{Kind: wire.Digest, Group: 1, From: other, To: wire.ReplicaID(at + 1), Index: warpEvery, Context: 1})
+		if err := b.Flush(func(_ wire.Lane, payload []byte) error {
+			p.handler.HandleFrame(wire.StoreID(other), payload)
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		c.settle()
+		if want := map[bool]int{false: 1, true: 0}[failed]; answers != want {
+			t.Errorf("failed=%v: %d answers, want %d", failed, answers, want)
+		}
+	}
 }
