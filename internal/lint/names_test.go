@@ -1,11 +1,13 @@
 package lint
 
 import (
+	"go/ast"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -64,4 +66,76 @@ func testNames(t *testing.T, fsys fs.FS) map[string]bool {
 		t.Fatal(err)
 	}
 	return there
+}
+
+// TestFaultRows holds that docs/testing.md has each of the 40 rows of the fault model
+// once, in order, and that a row names a test.
+func TestFaultRows(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root(t), "docs", "testing.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, ok := strings.Cut(string(text), "\n## The fault model\n")
+	if !ok {
+		t.Fatal("docs/testing.md has no fault model")
+	}
+	section, _, _ = strings.Cut(section, "\n## ")
+	const rows = 40
+	row := regexp.MustCompile(`(?m)^\| (\d+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$`)
+	test := regexp.MustCompile("`\\w+\\.(Test|Fuzz)\\w+(/[^`]*)?`")
+	found := row.FindAllStringSubmatch(section, -1)
+	if len(found) != rows {
+		t.Errorf("%d rows, want %d", len(found), rows)
+	}
+	for i, m := range found {
+		if m[1] != strconv.Itoa(i+1) {
+			t.Errorf("row %s is where %d belongs", m[1], i+1)
+		}
+		if !test.MatchString(m[4]) {
+			t.Errorf("row %s names no test", m[1])
+		}
+	}
+}
+
+// TestFuzzTargets holds that each target bounds what its input may cost, but for those
+// that decode nothing, and that docs/testing.md names it.
+func TestFuzzTargets(t *testing.T) {
+	decodeNothing := map[string]bool{"FuzzMessageEncode": true, "FuzzCommitIndex": true, "FuzzTally": true}
+	top := root(t)
+	text, err := os.ReadFile(filepath.Join(top, "docs", "testing.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n## Fuzzing\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	tree, err := Load(os.DirFS(top))
+	if err != nil {
+		t.Fatal(err)
+	}
+	targets := 0
+	for _, file := range tree.files {
+		for _, decl := range file.syntax.Decls {
+			fn, ok := decl.(*ast.FuncDecl)
+			if !ok || fn.Recv != nil || !strings.HasPrefix(fn.Name.Name, "Fuzz") || !strings.HasSuffix(file.Path, "_test.go") {
+				continue
+			}
+			targets++
+			name := path.Base(file.Dir) + "." + fn.Name.Name
+			if !strings.Contains(section, "`"+name+"`") {
+				t.Errorf("docs/testing.md does not say what %s is for", name)
+			}
+			bounded := false
+			ast.Inspect(fn, func(n ast.Node) bool {
+				call, ok := n.(*ast.SelectorExpr)
+				bounded = bounded || ok && (call.Sel.Name == "AtMost" || call.Sel.Name == "ReadMemStats")
+				return true
+			})
+			if !bounded && !decodeNothing[fn.Name.Name] {
+				t.Errorf("%s does not bound what an input may cost (allocs.AtMost)", name)
+			}
+		}
+	}
+	if targets < 20 {
+		t.Errorf("only %d fuzz targets", targets)
+	}
 }
