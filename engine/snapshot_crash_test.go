@@ -9,23 +9,60 @@ import (
 	"multiraft/wire"
 )
 
+// crashStates is how many states of the disk are looked at for each call, of those
+// that a power cut may leave: one file with all its sectors, each combined with
+// losses of names and of other files.
+const crashStates = 40
+
+// crashPicture is a disk after a crash.
+type crashPicture struct {
+	what  string
+	fs    *vfs.MemFS
+	again bool // what was found there may not be on the disk
+}
+
+// crashPictures takes pictures of a disk after crashes of all kinds, and of states
+// that it has not met before, spread over all there are.
+func crashPictures(fs *vfs.MemFS, r *rand.Rand, met map[uint64]bool) (pictures []crashPicture) {
+	pictures = append(pictures, crashPicture{"killed", fs.Fork(), true})
+	for i, o := range []vfs.CrashOptions{vfs.ProcessDies, vfs.AllLost, vfs.PowerFails, vfs.DiskFails} {
+		pictures = append(pictures, crashPicture{what: [...]string{"all kept", "all lost", "no power", "bad disk"}[i], fs: fs.CrashClone(r, o)})
+	}
+	failed := fs.Fork()
+	failed.DropUnsynced()
+	pictures = append(pictures, crashPicture{"killed after its syncs failed", failed, true})
+	var states []crashPicture
+	fs.States(vfs.StateOptions{Combined: 3, Entries: 3}, func(s *vfs.State) {
+		if sum := s.Sum(); !met[sum] {
+			met[sum] = true
+			states = append(states, crashPicture{what: s.String(), fs: s.Clone()})
+		}
+	})
+	most := crashStates
+	if testing.Short() {
+		most = 3
+	}
+	for i := range min(most, len(states)) {
+		pictures = append(pictures, states[i*len(states)/min(most, len(states))])
+	}
+	return pictures
+}
+
 // crashEach runs scenario once for each call to a store's disk that it makes, and
-// takes pictures of that disk in the middle of the call, of all kinds of crashes.
-// From each picture the store must start and the cluster come together again.
+// takes pictures of that disk in the middle of the call. From each picture the store
+// must start and the cluster come together again.
 func crashEach(t *testing.T, at int, prepare func() *snapCluster, scenario func(*snapCluster), want int) {
 	t.Helper()
-	tried := 0
+	tried, met := 0, make(map[uint64]bool)
 	for call := uint64(1); ; call++ {
 		c := prepare()
 		fs := c.places[at].fs
 		from := fs.Calls()
-		var pictures []*vfs.MemFS
+		var pictures []crashPicture
 		r := rand.New(rand.NewPCG(call, 9))
 		fs.SetHook(func(op vfs.Op) vfs.Fault {
 			if op.Call == from+call && op.Kind.Mutates() {
-				for _, o := range []vfs.CrashOptions{vfs.ProcessDies, vfs.AllLost, vfs.PowerFails, vfs.DiskFails} {
-					pictures = append(pictures, fs.CrashClone(r, o))
-				}
+				pictures = crashPictures(fs, r, met)
 			}
 			return vfs.Fault{}
 		})
@@ -38,19 +75,26 @@ func crashEach(t *testing.T, at int, prepare func() *snapCluster, scenario func(
 			t.Logf("%d calls, %d pictures", call-1, tried)
 			return
 		}
-		for i, picture := range pictures {
+		for _, picture := range pictures {
 			tried++
 			// The others go on from the end of the scenario. They are a majority and
 			// have all that was acknowledged, so what the store did after its picture
 			// was taken may be taken back.
-			after := prepareAfter(c, at, picture)
+			after := prepareAfter(c, at, picture.fs)
 			if err := after.open(at); err != nil {
-				t.Fatalf("call %d, picture %d: %v", call, i, err)
+				t.Fatalf("call %d, %s: %v", call, picture.what, err)
 			}
 			after.until("come together", func() bool { return after.converged(want) })
 			after.ordered()
 			after.write(1, 2)
 			after.until("go on", func() bool { return after.converged(want + 2) })
+			if picture.again {
+				after.crash(at, vfs.AllLost)
+				if err := after.open(at); err != nil {
+					t.Fatalf("call %d, %s, and then the power failed: %v", call, picture.what, err)
+				}
+				after.until("come together again", func() bool { return after.converged(want + 2) })
+			}
 		}
 	}
 }

@@ -598,7 +598,7 @@ func TestCrashAtEveryCallOfAnImport(t *testing.T) {
 	c := newSnapCluster(t, 1, []wire.GroupID{1}, nil)
 	c.mustOpen(0)
 	c.write(1, 30)
-	file := export(t, c, 0, 1)
+	file, met := export(t, c, 0, 1), make(map[uint64]bool)
 	for call := uint64(1); ; call++ {
 		d := newSnapCluster(t, 1, nil, nil)
 		d.mustOpen(0)
@@ -606,14 +606,12 @@ func TestCrashAtEveryCallOfAnImport(t *testing.T) {
 		writeFile(t, p.fs, "/good", file)
 		cfg := engine.GroupConfig{ID: 50, Members: d.members, StateMachine: d.machine(p, 50), Snapshot: "/good"}
 		at, reached := p.fs.Calls()+call, false
-		var pictures []*vfs.MemFS
+		var pictures []crashPicture
 		fs := p.fs
 		fs.SetHook(func(op vfs.Op) vfs.Fault {
 			if op.Call == at {
 				reached = true
-				for _, o := range []vfs.CrashOptions{vfs.ProcessDies, vfs.AllLost, vfs.PowerFails, vfs.DiskFails} {
-					pictures = append(pictures, fs.CrashClone(d.r, o))
-				}
+				pictures = crashPictures(fs, d.r, met)
 			}
 			return vfs.Fault{}
 		})
@@ -624,9 +622,9 @@ func TestCrashAtEveryCallOfAnImport(t *testing.T) {
 		if !reached {
 			break
 		}
-		for i, picture := range pictures {
+		for _, picture := range pictures {
 			e := newSnapCluster(t, 1, nil, nil)
-			e.places[0].fs = picture
+			e.places[0].fs = picture.fs
 			e.mustOpen(0)
 			again := cfg
 			again.StateMachine = e.machine(e.places[0], 50)
@@ -634,11 +632,11 @@ func TestCrashAtEveryCallOfAnImport(t *testing.T) {
 				again.Snapshot = ""
 			}
 			if _, err := e.places[0].store.StartGroup(t.Context(), again); err != nil {
-				t.Fatalf("call %d, picture %d: %v", call, i, err)
+				t.Fatalf("call %d, %s: %v", call, picture.what, err)
 			}
 			e.groups = []wire.GroupID{50}
 			if !e.converged(30) {
-				t.Fatalf("call %d, picture %d: %d commands", call, i, len(e.places[0].books[50].commands))
+				t.Fatalf("call %d, %s: %d commands", call, picture.what, len(e.places[0].books[50].commands))
 			}
 			e.write(50, 3)
 		}

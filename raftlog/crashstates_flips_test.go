@@ -19,7 +19,7 @@ import (
 // flipRun flips bits of a log that was closed in good order, so that all of it
 // is proven but for the last seal.
 type flipRun struct {
-	t      *testing.T
+	t      testing.TB
 	o      Options
 	m      *model
 	want   map[wire.GroupID][]byte // digests
@@ -32,10 +32,10 @@ type flipRun struct {
 }
 
 // makeFlipRun makes a log of several segments with all kinds of records.
-func makeFlipRun(t *testing.T) *flipRun { return makeWatchedRun(t, nil) }
+func makeFlipRun(t testing.TB) *flipRun { return makeWatchedRun(t, nil) }
 
 // makeWatchedRun is makeFlipRun with a hook, which is told the file system.
-func makeWatchedRun(t *testing.T, watch func(*vfs.MemFS, vfs.Op)) *flipRun {
+func makeWatchedRun(t testing.TB, watch func(*vfs.MemFS, vfs.Op)) *flipRun {
 	x := &flipRun{t: t, m: newModel(), want: make(map[wire.GroupID][]byte), counts: make(map[string]int)}
 	x.o = Options{
 		FS: vfs.New(vfs.Options{}), Dir: "/log", Cluster: 7, Store: 3,

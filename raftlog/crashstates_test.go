@@ -47,6 +47,7 @@ import (
 
 var (
 	crashFull   = flag.Bool("crash.full", false, "TestCrashStates: go to full depth, which takes an hour or more")
+	crashSeeds  = flag.Int("crash.seeds", 0, "TestCrashStates: how many workloads; 8 by default")
 	crashMoment = flag.Int("crash.moment", 0, "TestCrashStates: look at this moment only")
 )
 
@@ -694,6 +695,9 @@ func TestCrashStates(t *testing.T) {
 	case testing.Short():
 		depth.states.Combined, depth.lives, depth.nested, depth.killed = 3, 3, 200, 100
 		seeds, least = 1, 3_000
+	}
+	if *crashSeeds > 0 {
+		seeds, least = *crashSeeds, 100_000**crashSeeds
 	}
 	// Nearly all memory is garbage, and little of it is kept. Samples of it, which
 	// are taken in case somebody asks for a profile, cost a tenth of the time.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"testing"
 
+	"multiraft/internal/allocs"
 	"multiraft/internal/vfs"
 	. "multiraft/raftlog"
 	"multiraft/wire"
@@ -45,7 +46,7 @@ type placedRecord struct {
 	bytes []byte
 }
 
-func makeMisplacedRun(t *testing.T) *misplacedRun {
+func makeMisplacedRun(t testing.TB) *misplacedRun {
 	x := &misplacedRun{facts: make(map[string]int)}
 	x.flipRun = makeWatchedRun(t, func(fs *vfs.MemFS, op vfs.Op) {
 		if op.Kind == vfs.OpWrite {
@@ -242,6 +243,92 @@ func TestMisdirectedWrites(t *testing.T) {
 		}
 	}
 	x.done()
+}
+
+// FuzzDamage does to a sound log what its input says, four bytes at a time: wrong
+// bits, sectors of another place, of an earlier time, or of nothing, in any number.
+// Open refuses with an error, or each group is as it was written or has one, and a
+// second start says the same. The last batch with records is left alone, and what is
+// behind it: if that is gone nothing proves that there was anything.
+func FuzzDamage(f *testing.F) {
+	x := makeMisplacedRun(f)
+	x.disk.SetHook(nil)
+	x.pictures = nil
+	last := len(x.batches) - 1
+	for binary.LittleEndian.Uint32(x.batches[last].bytes[atRecords:]) == 0 {
+		last--
+	}
+	x.batches = x.batches[:last]
+	f.Add([]byte{0, 0, 0, 7})
+	f.Add([]byte{1, 3, 1, 0, 1, 3, 2, 0})
+	f.Add([]byte{2, 5, 0, 6, 2, 6, 0, 5})
+	f.Add([]byte{3, 2, 0, 0, 4, 2, 1, 200})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if len(data) > 64 {
+			return
+		}
+		run := *x.flipRun
+		run.t, run.counts = t, nil
+		disk := x.disk.CrashClone(nil, vfs.ProcessDies)
+		var patches []patch
+		for ; len(data) >= 4; data = data[4:] {
+			kind, b, other := data[0]%6, x.batches[int(data[1])%len(x.batches)], x.batches[int(data[3])%len(x.batches)]
+			sector := int(data[2]) * SectorBytes % len(b.bytes)
+			now := bytes.Clone(b.bytes[sector : sector+SectorBytes])
+			switch kind {
+			case 0:
+				at := (int(data[2])<<8 | int(data[3])) % len(b.bytes)
+				now = []byte{b.bytes[at] ^ 1<<(data[3]%8)}
+				sector = at
+			case 1:
+				copy(now, b.before[sector:])
+			case 2:
+				copy(now, other.bytes[sector%len(other.bytes):])
+			case 3:
+				clear(now)
+			case 4:
+				copy(now[data[3]:], make([]byte, SectorBytes))
+			case 5:
+				for i := range now {
+					now[i] = data[3] * byte(i)
+				}
+			}
+			patches = append(patches, patch{b.name, b.at + sector, now})
+		}
+		for _, p := range patches {
+			file, err := disk.Open(p.name)
+			if err == nil {
+				_, err = file.WriteAt(p.bytes, int64(p.at))
+				err = errors.Join(err, file.Sync(), file.Close())
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		before := -1
+		for round := range 2 {
+			var l *Log
+			var err error
+			picture := disk
+			run.o.FS = disk
+			allocs.AtMost(t, 4<<20, func() { // nine segments of 4 KiB, and what they make
+				run.o.FS = picture.CrashClone(nil, vfs.ProcessDies)
+				l, err = Open(run.o)
+			})
+			if errors.As(err, new(*CorruptionError)) && round == 0 {
+				return
+			}
+			if err != nil {
+				t.Fatalf("start %d: %v", round+1, err)
+			}
+			bad := run.read(l, fmt.Sprintf("start %d", round+1))
+			if round > 0 && bad != before {
+				t.Fatalf("%d groups have an error, and then %d", before, bad)
+			}
+			before = bad
+			disk = run.o.FS.(*vfs.MemFS).CrashClone(nil, vfs.AllLost)
+		}
+	})
 }
 
 // TestMisplacedBlocks puts each block into the place of each other one of its size,

@@ -70,7 +70,8 @@ type Contents struct {
 }
 
 // OpenDir lists a directory and removes what writers left behind that did not
-// come to their end. noSync leaves out every sync.
+// come to their end. The names it returns are durable: a process may have been
+// killed between giving one and syncing the directory. noSync leaves out every sync.
 func OpenDir(fsys raftlog.FS, path string, noSync bool) (*Dir, Contents, error) {
 	d := &Dir{fs: fsys, path: path, noSync: noSync}
 	var c Contents
@@ -80,6 +81,11 @@ func OpenDir(fsys raftlog.FS, path string, noSync bool) (*Dir, Contents, error) 
 	}
 	if err != nil {
 		return nil, c, err
+	}
+	if !noSync {
+		if err := errors.Join(fsys.SyncDir(filepath.Dir(path)), fsys.SyncDir(path)); err != nil {
+			return nil, c, err
+		}
 	}
 	for _, base := range names {
 		name, suffix, ok := parseName(strings.TrimSuffix(base, temporarySuffix))

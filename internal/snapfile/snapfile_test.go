@@ -405,6 +405,35 @@ func TestResumeAfterFailedSync(t *testing.T) {
 	}
 }
 
+// TestNameOfAKilledProcess: a process is killed before it has synced the directory
+// in which it gave a snapshot its name. Who finds the snapshot then can count on it.
+func TestNameOfAKilledProcess(t *testing.T) {
+	disk := newFS(t)
+	d, _ := openDir(t, disk)
+	var killed []*vfs.MemFS
+	disk.SetHook(func(op vfs.Op) vfs.Fault {
+		if op.Kind.Mutates() {
+			killed = append(killed, disk.Fork())
+		}
+		return vfs.Fault{}
+	})
+	mustWrite(t, d, meta(), state(1300))
+	found := 0
+	for i, disk := range killed {
+		if _, c := openDir(t, disk); len(c.Whole) == 0 {
+			continue
+		}
+		found++
+		after, c := openDir(t, disk.CrashClone(nil, vfs.AllLost))
+		if got, err := read(after); len(c.Whole) != 1 || err != nil || !bytes.Equal(got, state(1300)) {
+			t.Errorf("killed before call %d: after a power cut there are %d snapshots, %d bytes, %v", i+1, len(c.Whole), len(got), err)
+		}
+	}
+	if found == 0 {
+		t.Error("the snapshot was never there")
+	}
+}
+
 // TestWrongTotal: chunks that are right one by one and are not those that the
 // description is of.
 func TestWrongTotal(t *testing.T) {
