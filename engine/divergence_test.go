@@ -94,7 +94,7 @@ func makeWarpCluster(t *testing.T, stores int, silent, states bool, change func(
 func (c *warpCluster) warp(at int) { c.from[at] = c.group(at, 1).Applied() + 1 }
 
 // expectDiverged waits until the replica of a store has stopped because it diverged.
-func (c *warpCluster) expectDiverged(at int) *engine.DivergedError {
+func (c *warpCluster) expectDiverged(at int) {
 	c.t.Helper()
 	id := wire.StoreID(at + 1)
 	c.until(fmt.Sprintf("store %d stops", id), func() bool { return c.failed[id] != nil })
@@ -109,7 +109,6 @@ func (c *warpCluster) expectDiverged(at int) *engine.DivergedError {
 	if m := c.places[at].store.Metrics(); m.DivergedReplicas != 1 || m.FailedGroups != 1 {
 		c.t.Errorf("store %d counts %d diverged replicas and %d failed groups", id, m.DivergedReplicas, m.FailedGroups)
 	}
-	return diverged
 }
 
 // expectSound checks that the replicas of stores run and agree about all that they
