@@ -452,7 +452,12 @@ func (r *replica) postSnap(change func(*snapMail)) bool {
 // sent entries right now, who would otherwise need the whole state.
 func (w *worker) compact(r *replica, index, hold wire.Index) {
 	s := w.store
-	if r.apply.plan == nil || index <= r.apply.plan.keep {
+	if r.apply.plan == nil {
+		return
+	}
+	// A snapshot may be ahead of a durable machine, which has started from its own
+	// state and is given the entries in between.
+	if index = min(index, wire.Index(r.applied.Load())); index <= r.apply.plan.keep {
 		return
 	}
 	keep := r.apply.plan.keep

@@ -104,7 +104,9 @@ func (s *site) open() {
 		MaxGroupInflightBytes: c.shape.groupBytes, CacheBytes: c.shape.cacheBytes,
 		MaxReceiveBytes: c.shape.receiveBytes, MaxApplyBytes: c.shape.applyBytes,
 		Seed: s.random.Uint64() | 1, SnapshotEntries: c.shape.entries, KeepEntries: c.shape.keep, SnapshotChunkBytes: 1 << 10,
-		ForwardProposals: c.shape.forward, Clock: &s.clock, DiskLost: s.blank || s.rolled, Join: s.joins, Events: engine.Events{ReplicaRemoved: s.removed},
+		ForwardProposals: c.shape.forward, Clock: &s.clock, DiskLost: s.blank || s.rolled, Join: s.joins,
+		DisableRepair: true, // the operator here replaces what is lost
+		Events:        engine.Events{ReplicaRemoved: s.removed},
 	})
 	if err != nil {
 		s.stillborn(err)
