@@ -213,26 +213,14 @@ func check(surveys []*Survey, o *Options) error {
 // planGroup decides about one group. It returns why nothing is to be done, if so.
 func planGroup(id wire.GroupID, replicas []found, o *Options) (p *GroupPlan, why string, err error) {
 	p = &GroupPlan{Group: id, Generation: 1, Lost: []Member{}}
-	known := memberships(replicas)
-	if len(known) == 0 {
-		return nil, "nothing that was surveyed knows its members", nil
-	}
 	decided := wire.Index(0) // known to be committed, by whomever
 	for i := range replicas {
 		decided = max(decided, replicas[i].committed())
 		p.Generation = max(p.Generation, replicas[i].Generation+1)
 	}
-	// The newest membership of an entry that is known to be committed is in force, or
-	// was, and those behind it may be.
-	for _, m := range known {
-		if m.Index <= decided {
-			p.Before, p.Pending = m, nil
-		} else {
-			p.Pending = append(p.Pending, m)
-		}
-	}
+	p.Before, p.Pending = memberships(replicas)
 	if len(p.Before.Members) == 0 {
-		return nil, "nothing that was surveyed knows the members in force", nil
+		return nil, "nothing that was surveyed knows its members", nil
 	}
 	usable := p.usable(replicas)
 	for _, r := range usable {
@@ -271,22 +259,41 @@ func planGroup(id wire.GroupID, replicas []found, o *Options) (p *GroupPlan, why
 	return p, "", nil
 }
 
-// memberships returns all that are known, one of each index, oldest first.
-func memberships(replicas []found) []Membership {
-	var known []Membership
-	for i := range replicas {
-		r := &replicas[i]
-		if r.State != Gone && r.State != Barred && len(r.Members.Members) > 0 {
-			known = append(known, r.Members)
-		}
-		if r.State == Whole || r.State == Joining {
-			known = append(known, r.Pending...)
+// memberships returns the newest one that is known to be committed, and those behind
+// it that may be, oldest first.
+//
+// One that waits in a log is committed when the replica with that log knows so. When
+// only others know entries up to there to be committed, and do not have it, it is
+// what an older leader wrote: never in force, and to be replaced.
+func memberships(replicas []found) (before Membership, pending []Membership) {
+	decided := wire.Index(0) // as far as those know whose log can be read
+	newer := func(m Membership) {
+		if len(m.Members) > 0 && (len(before.Members) == 0 || m.Index > before.Index) {
+			before = m
 		}
 	}
-	// Where two logs have different memberships at one index, neither is known to be
-	// committed, and both count.
-	slices.SortStableFunc(known, func(a, b Membership) int { return cmp.Compare(a.Index, b.Index) })
-	return slices.CompactFunc(known, func(a, b Membership) bool {
+	for i := range replicas {
+		r := &replicas[i]
+		if r.State == Gone || r.State == Barred {
+			continue
+		}
+		newer(r.Members)
+		if r.State == Damaged {
+			continue
+		}
+		decided = max(decided, r.committed())
+		for _, m := range r.Pending {
+			if m.Index <= r.committed() {
+				newer(m)
+			} else {
+				pending = append(pending, m)
+			}
+		}
+	}
+	pending = slices.DeleteFunc(pending, func(m Membership) bool { return m.Index <= max(decided, before.Index) })
+	// Where two logs have different memberships at one index, both count.
+	slices.SortStableFunc(pending, func(a, b Membership) int { return cmp.Compare(a.Index, b.Index) })
+	return before, slices.CompactFunc(pending, func(a, b Membership) bool {
 		return a.Index == b.Index && slices.Equal(a.Members, b.Members)
 	})
 }

@@ -75,6 +75,9 @@ const (
 	Barred State = "barred"
 	// Damaged: entries or promises of it are lost, so it counts as lost itself.
 	Damaged State = "damaged"
+	// Diverged: its state machine has another state than those of a majority, so it is
+	// not started again and counts as lost. What its log says is right.
+	Diverged State = "diverged"
 )
 
 // Membership is a configuration of a group.
@@ -99,6 +102,9 @@ type Snapshot struct {
 	Index wire.Index `json:"index"`
 	Term  wire.Term  `json:"term"`
 	Bytes uint64     `json:"bytes"`
+	// Ahead: the log does not hold that entry. The store ended in the middle of
+	// installing the snapshot, and a start would put the log behind it.
+	Ahead bool `json:"ahead,omitempty"`
 }
 
 // end is where the log of a replica ends once its store has started.
@@ -109,9 +115,8 @@ func (r *Replica) end() (wire.Term, wire.Index) {
 	return r.LastTerm, r.Last
 }
 
-// ahead says whether the snapshot stands for more than the log: the store ended in
-// the middle of installing it, and a start would put the log behind it.
-func (r *Replica) ahead() bool { return r.Snapshot != nil && r.Snapshot.Index > r.Last }
+// ahead says whether the snapshot takes the place of the log.
+func (r *Replica) ahead() bool { return r.Snapshot != nil && r.Snapshot.Ahead }
 
 // committed is what the replica knows to be committed. A snapshot holds nothing
 // else.
@@ -228,26 +233,29 @@ func (d Disk) replica(g logGroup, names []snapfile.Name, cluster uint64) (r Repl
 		return r, true, nil
 	case state&wire.Barred != 0:
 		r.State = Barred
+	case state&wire.Diverged != 0:
+		problem(Diverged, "its state machine has another state than those of a majority")
 	case state&wire.Joining != 0:
 		r.State = Joining
 	}
 	if r.LastTerm, err = g.Term(r.Last); err != nil {
 		return r, false, err
 	}
-	if err := r.readPending(g, stored.Members.Index); err != nil {
+	// Those in front of the floor were passed over for good (group, G17).
+	if err := r.readPending(g, max(stored.Members.Index+1, stored.Recovery.Index)); err != nil {
 		problem(Damaged, "%v", err)
 		return r, true, nil
 	}
-	r.findSnapshot(d, names, cluster)
+	r.findSnapshot(d, g, names, cluster)
 	return r, true, nil
 }
 
 // pendingBytes is how much of a log is read at a time.
 const pendingBytes = 1 << 20
 
-// readPending finds the memberships behind the one that was applied last.
-func (r *Replica) readPending(g logGroup, applied wire.Index) error {
-	for next := max(applied+1, r.First); next <= r.Last; {
+// readPending finds the memberships of entries from one on.
+func (r *Replica) readPending(g logGroup, from wire.Index) error {
+	for next := max(from, r.First); next <= r.Last; {
 		if next = g.NextSingle(next, r.Last+1); next > r.Last {
 			return nil // a membership is alone in its block
 		}
@@ -287,7 +295,7 @@ func pendingOf(block wire.Block) (Membership, error) {
 }
 
 // findSnapshot takes the newest snapshot that is sound.
-func (r *Replica) findSnapshot(d Disk, names []snapfile.Name, cluster uint64) {
+func (r *Replica) findSnapshot(d Disk, g logGroup, names []snapfile.Name, cluster uint64) {
 	for i := len(names) - 1; i >= 0; i-- {
 		if names[i].Group != r.Group {
 			continue
@@ -303,8 +311,16 @@ func (r *Replica) findSnapshot(d Disk, names []snapfile.Name, cluster uint64) {
 			continue
 		}
 		r.Snapshot = &Snapshot{Index: info.Index, Term: info.Term, Bytes: info.Bytes}
-		if r.ahead() && info.Members.Index > r.Members.Index {
-			r.Members = membershipOf(&info.Members)
+		if info.Index < r.First {
+			break
+		}
+		term, err := g.Term(info.Index) // none behind the end
+		if r.Snapshot.Ahead = err != nil || term != info.Term; r.Snapshot.Ahead {
+			// What it does not know of the log's memberships was never committed.
+			r.Pending = nil
+			if info.Members.Index > r.Members.Index {
+				r.Members = membershipOf(&info.Members)
+			}
 		}
 		break
 	}
