@@ -1,11 +1,13 @@
 package recovery_test
 
 import (
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
 
+	"multiraft/engine"
 	"multiraft/group"
 	"multiraft/internal/vfs"
 	"multiraft/recovery"
@@ -214,4 +216,49 @@ func TestBarredLeaderCannotReplace(t *testing.T) {
 	if m := c.sites[1].store.Metrics(); m.BarredMessages == 0 || m.JoinedReplicas != 0 {
 		t.Errorf("%d barred messages, %d joined replicas", m.BarredMessages, m.JoinedReplicas)
 	}
+}
+
+// TestDamagedSurvivorIsReplaced: a survivor whose disk loses so much later that not
+// even its replica's id is known, is given another replica by the others. What it asks
+// comes from no id, which is not one of those that were left behind.
+func TestDamagedSurvivorIsReplaced(t *testing.T) {
+	c := newCluster(t, 3)
+	c.open(1, 2, 3)
+	c.start(members(1, 2, 3), 1, 2, 3)
+	c.write(3, 1, 2, 3)
+	c.kill(1, 2, 3)
+	c.apply(c.plan(recovery.Options{Groups: []wire.GroupID{1}, Force: "a drill"}, 1, 2, 3), 1, 2, 3)
+	c.open(1, 2, 3)
+	c.start(nil, 1, 2, 3)
+	c.serves(1, 2, 3)
+	c.kill(2)
+	s := c.sites[2]
+	whole := s.disk
+	names, err := whole.List(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unknown := false
+	for until := int64(128); until < 4096 && !unknown; until += 64 {
+		s.disk = whole.CrashClone(rand.New(rand.NewPCG(1, 2)), vfs.ProcessDies)
+		for _, name := range names {
+			for at := int64(64); strings.HasPrefix(name, "segment-") && at < until; at += 64 {
+				if err := s.disk.FlipBit(dir+"/"+name, at, 3); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		survey, err := c.disk(2).Survey()
+		unknown = err == nil && (len(survey.Replicas) == 0 || survey.Replicas[0].Replica == 0)
+	}
+	if !unknown {
+		t.Fatal("no bit makes a difference: the test tests nothing")
+	}
+	c.open(2)
+	var lost *engine.ReplicaLostError
+	if err := c.tryStart(2, members(1, 2, 3)); !errors.As(err, &lost) || lost.Replica != 0 {
+		t.Fatalf("start: %v", err)
+	}
+	c.until("it has another replica", func() bool { return s.store.Metrics().ReplacedLost == 1 })
+	c.serves(1, 2, 3)
 }

@@ -50,7 +50,8 @@ func (s *Stored) Decode(src []byte) error {
 }
 
 // Bars says whether a replica was left behind by the recovery. Ids that nobody is
-// known to have are barred as well: those who are gone may have given them.
+// known to have are barred as well: those who are gone may have given them. Zero is
+// nobody's: it stands for one that its store does not know the id of any more.
 func (r *Recovery) Bars(id ReplicaID) bool {
-	return id <= r.Ceiling && !slices.ContainsFunc(r.Survivors, func(m Member) bool { return m.Replica == id })
+	return id != 0 && id <= r.Ceiling && !slices.ContainsFunc(r.Survivors, func(m Member) bool { return m.Replica == id })
 }

@@ -63,7 +63,7 @@ func FuzzStored(f *testing.F) {
 
 func TestRecoveryBars(t *testing.T) {
 	r := storedExample().Recovery
-	for id, want := range map[wire.ReplicaID]bool{1: false, 2: false, 3: true, 105: true, 106: false} {
+	for id, want := range map[wire.ReplicaID]bool{0: false, 1: false, 2: false, 3: true, 105: true, 106: false} {
 		if got := r.Bars(id); got != want {
 			t.Errorf("replica %d: got %v, want %v", id, got, want)
 		}
