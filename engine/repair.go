@@ -83,11 +83,12 @@ type wound struct {
 	err   error
 }
 
-// add puts a replica on the list, in the place of what stands there of its group.
+// addRepair puts a replica on the list, in the place of what stands there of its group.
+// One that has taken the place of another may be wounded as well.
 func (s *Store) addRepair(p *repair) {
 	q := &s.repairs
 	q.mu.Lock()
-	q.list = slices.DeleteFunc(q.list, func(other *repair) bool { return other.group == p.group && other.id != p.id })
+	q.list = slices.DeleteFunc(q.list, func(other *repair) bool { return other.group == p.group && (other.id != p.id || other.kind == p.kind) })
 	q.list = append(q.list, p)
 	q.due = 0
 	q.count.Store(int64(len(q.list)))
@@ -195,14 +196,14 @@ func (s *Store) repair(p *repair) (done bool) {
 		}
 		return false
 	}
-	if r != nil && r.self > p.id && p.id != 0 {
-		return true // its successor runs
-	}
 	q := &s.repairs
 	q.mu.Lock()
-	answer := p.answer
+	answer, id := p.answer, p.id
 	p.answer = nil
 	q.mu.Unlock()
+	if r != nil && r.self > id && id != 0 {
+		return true // its successor runs
+	}
 	if answer != nil && r == nil {
 		if gone, err := s.takeRejoinAnswer(p, answer); err != nil || gone {
 			if err != nil {
@@ -211,9 +212,14 @@ func (s *Store) repair(p *repair) (done bool) {
 			return gone
 		}
 	}
+	if answer != nil {
+		q.mu.Lock()
+		id = p.id // which the answer has told, perhaps
+		q.mu.Unlock()
+	}
 	for _, peer := range p.peers {
 		if peer != s.cfg.ID {
-			s.tellStore(peer, &wire.Message{Kind: wire.Rejoin, Group: p.group, From: p.id, Reject: true})
+			s.tellStore(peer, &wire.Message{Kind: wire.Rejoin, Group: p.group, From: id, Reject: true})
 		}
 	}
 	return false
@@ -283,7 +289,9 @@ func (s *Store) takeRejoinAnswer(p *repair, a *rejoinAnswer) (gone bool, err err
 	if err := s.persist(context.Background(), func(b *raftlog.Batch) { b.Meta(log, d.encode()) }); err != nil {
 		return false, err
 	}
-	p.id = a.id
+	s.repairs.mu.Lock()
+	p.id = a.id // another loop may look at it
+	s.repairs.mu.Unlock()
 	return false, nil
 }
 

@@ -549,3 +549,21 @@ func TestCrashAtEveryCallOfARepair(t *testing.T) {
 		t.Error("too few")
 	}
 }
+
+// TestStartOfLostGroupIsTriedAgain: a host that starts a lost group again and again has
+// one replica on the list of those that are to come back, and not one for each try.
+func TestStartOfLostGroupIsTriedAgain(t *testing.T) {
+	c := newRepairCluster(t, 3, []wire.GroupID{1}, func(cfg *engine.Config) { cfg.DiskLost = cfg.ID == 3 })
+	c.start(2)
+	p := c.places[2]
+	for range 100 {
+		var lost *engine.ReplicaLostError
+		if _, err := p.store.StartGroup(t.Context(), engine.GroupConfig{ID: 1, Members: c.members, StateMachine: c.machine(p, 1)}); !errors.As(err, &lost) {
+			t.Fatalf("start: %v", err)
+		}
+	}
+	if got := p.store.Metrics().Repairing; got != 1 {
+		t.Errorf("%d wait for another replica", got)
+	}
+	c.close(2)
+}
