@@ -243,12 +243,16 @@ func (s *Store) admit(r *replica, d descriptor, isNew bool, applied wire.Index, 
 		clock := s.clock.read() // what was promised before the start is promised from now on
 		now, r.lost, r.epoch = clock.tick, clock.lost, clock.epoch
 	}
+	floor := r.floor()
+	if r.joining {
+		floor = 0 // it took the place of a survivor, and is in no membership in front of the floor
+	}
 	core, err := group.New(group.Config{
 		Group:    r.id,
 		Replica:  r.self,
 		Members:  set.wire,
 		Join:     r.joining,
-		Floor:    r.floor(),
+		Floor:    floor,
 		Tuning:   &s.cfg.Tuning,
 		Priority: priority,
 		Storage:  r.log,

@@ -218,47 +218,55 @@ func TestBarredLeaderCannotReplace(t *testing.T) {
 	}
 }
 
-// TestDamagedSurvivorIsReplaced: a survivor whose disk loses so much later that not
-// even its replica's id is known, is given another replica by the others. What it asks
-// comes from no id, which is not one of those that were left behind.
+// TestDamagedSurvivorIsReplaced: a survivor whose disk loses what it has promised, and
+// perhaps even its replica's id, is given another replica by the others. What it asks
+// without an id comes from none of those that were left behind.
 func TestDamagedSurvivorIsReplaced(t *testing.T) {
-	c := newCluster(t, 3)
-	c.open(1, 2, 3)
-	c.start(members(1, 2, 3), 1, 2, 3)
-	c.write(3, 1, 2, 3)
-	c.kill(1, 2, 3)
-	c.apply(c.plan(recovery.Options{Groups: []wire.GroupID{1}, Force: "a drill"}, 1, 2, 3), 1, 2, 3)
-	c.open(1, 2, 3)
-	c.start(nil, 1, 2, 3)
-	c.serves(1, 2, 3)
-	c.kill(2)
-	s := c.sites[2]
-	whole := s.disk
-	names, err := whole.List(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	unknown := false
-	for until := int64(128); until < 4096 && !unknown; until += 64 {
-		s.disk = whole.CrashClone(rand.New(rand.NewPCG(1, 2)), vfs.ProcessDies)
-		for _, name := range names {
-			for at := int64(64); strings.HasPrefix(name, "segment-") && at < until; at += 64 {
-				if err := s.disk.FlipBit(dir+"/"+name, at, 3); err != nil {
-					t.Fatal(err)
-				}
+	for name, known := range map[string]bool{"id known": true, "id unknown": false} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t, 3)
+			c.open(1, 2, 3)
+			c.start(members(1, 2, 3), 1, 2, 3)
+			c.write(3, 1, 2, 3)
+			c.kill(1, 2, 3)
+			c.apply(c.plan(recovery.Options{Groups: []wire.GroupID{1}, Force: "a drill"}, 1, 2, 3), 1, 2, 3)
+			c.open(1, 2, 3)
+			c.start(nil, 1, 2, 3)
+			c.serves(1, 2, 3)
+			c.kill(2)
+			s := c.sites[2]
+			whole := s.disk
+			names, err := whole.List(dir)
+			if err != nil {
+				t.Fatal(err)
 			}
-		}
-		survey, err := c.disk(2).Survey()
-		unknown = err == nil && (len(survey.Replicas) == 0 || survey.Replicas[0].Replica == 0)
+			found := false
+			for until := int64(128); until < 4096 && !found; until += 64 {
+				s.disk = whole.CrashClone(rand.New(rand.NewPCG(1, 2)), vfs.ProcessDies)
+				for _, name := range names {
+					for at := int64(64); strings.HasPrefix(name, "segment-") && at < until; at += 64 {
+						if err := s.disk.FlipBit(dir+"/"+name, at, 3); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+				survey, err := c.disk(2).Survey()
+				if err != nil {
+					continue
+				}
+				r := slices.IndexFunc(survey.Replicas, func(r recovery.Replica) bool { return r.Replica == 2 })
+				found = known && r >= 0 && survey.Replicas[r].State == recovery.Damaged && survey.Replicas[r].Generation == 1 || !known && r < 0
+			}
+			if !found {
+				t.Fatal("no bits make this difference: the test tests nothing")
+			}
+			c.open(2)
+			var lost *engine.ReplicaLostError
+			if err := c.tryStart(2, members(1, 2, 3)); !errors.As(err, &lost) || known != (lost.Replica == 2) {
+				t.Fatalf("start: %v", err)
+			}
+			c.until("it has another replica", func() bool { return s.store.Metrics().ReplacedLost == 1 })
+			c.serves(1, 2, 3)
+		})
 	}
-	if !unknown {
-		t.Fatal("no bit makes a difference: the test tests nothing")
-	}
-	c.open(2)
-	var lost *engine.ReplicaLostError
-	if err := c.tryStart(2, members(1, 2, 3)); !errors.As(err, &lost) || lost.Replica != 0 {
-		t.Fatalf("start: %v", err)
-	}
-	c.until("it has another replica", func() bool { return s.store.Metrics().ReplacedLost == 1 })
-	c.serves(1, 2, 3)
 }
