@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -26,7 +27,7 @@ import (
 // until in ends, and closes the store. Answers go to out, what an operator would
 // see to standard error.
 func RunChild(cfg ChildConfig, in io.Reader, out io.Writer) error {
-	c := &child{answers: newSender(out), damage: make(map[wire.GroupID]bool)}
+	c := &child{answers: newSender(out), refused: make(map[wire.GroupID]error)}
 	err := c.open(cfg)
 	if err != nil {
 		return errors.Join(err, c.answers.send(Response{Outcome: Refused, Text: err.Error()}))
@@ -44,10 +45,11 @@ func RunChild(cfg ChildConfig, in io.Reader, out io.Writer) error {
 
 // child is one store and the requests it works on.
 type child struct {
-	answers *sender
-	store   *engine.Store
-	damage  map[wire.GroupID]bool // groups that did not start; not changed once they are
-	calls   sync.WaitGroup
+	answers  *sender
+	store    *engine.Store
+	refused  map[wire.GroupID]error // why groups did not start; not changed once they are
+	outlived atomic.Int64           // times that a peer said so
+	calls    sync.WaitGroup
 }
 
 func (c *child) open(cfg ChildConfig) error {
@@ -60,6 +62,7 @@ func (c *child) open(cfg ChildConfig) error {
 		Join: func(engine.JoinRequest) (engine.GroupConfig, error) {
 			return engine.GroupConfig{StateMachine: newMachine()}, nil
 		},
+		Events: engine.Events{Outlived: func(*engine.OutlivedError) { c.outlived.Add(1) }},
 		Logger: zap.New(zapcore.NewCore(encoder, zapcore.Lock(os.Stderr), zap.InfoLevel)),
 	}
 	ec.Tuning.LeaseReads = cfg.Leases
@@ -106,8 +109,8 @@ func (c *child) start(cfg ChildConfig) error {
 		_, err := c.store.StartGroup(context.Background(), gc)
 		var removed *engine.ReplicaRemovedError
 		switch {
-		case damaged(err):
-			c.damage[id] = true
+		case damaged(err), barred(err):
+			c.refused[id] = err // another replica may come in its place
 		case errors.As(err, &removed), errors.Is(err, engine.ErrGroupExists): // joined meanwhile
 		case err != nil:
 			return err
@@ -158,7 +161,9 @@ func (c *child) answer(ctx context.Context, cfg ChildConfig, q *Request) Respons
 	)
 	switch q.Op {
 	case opWrite:
-		_, err = g.Propose(ctx, encodeCommand(q.Key, q.Value, q.Again, int(q.Value*2654435761%uint64(cfg.Filler+1))))
+		var result engine.Result
+		result, err = g.Propose(ctx, encodeCommand(q.Key, q.Value, q.Again, int(q.Value*2654435761%uint64(cfg.Filler+1))))
+		a.Value = result.Value
 	case opRead:
 		if value, err = g.Read(ctx, q.Key); err == nil {
 			a.Value = value.(uint64)
@@ -166,6 +171,10 @@ func (c *child) answer(ctx context.Context, cfg ChildConfig, q *Request) Respons
 	case opState:
 		if value, err = g.Read(ctx, stateQuery{}); err == nil {
 			a.State = value.(State)
+		}
+	case opMissing:
+		if value, err = g.Read(ctx, missingQuery(q.Values)); err == nil {
+			a.Values = value.([]uint64)
 		}
 	case opMembers, opAdd, opRemove, opReplace:
 		a.Members, err = change(ctx, g, q)
@@ -248,29 +257,36 @@ func (c *child) health(cfg ChildConfig) Response {
 	m := c.store.Metrics()
 	a := Response{Outcome: Done, Health: Health{
 		Leading: int(m.Leading), Made: m.SnapshotsMade, Installed: m.SnapshotsInstalled, Elections: m.Elections,
-		Joined: m.JoinedReplicas, Removed: m.RemovedReplicas, Refused: m.RefusedConnections, LeaseReads: m.LeaseReads, Fitness: c.store.Fitness().String()}}
+		Joined: m.JoinedReplicas, Removed: m.RemovedReplicas, Refused: m.RefusedConnections, LeaseReads: m.LeaseReads, Fitness: c.store.Fitness().String(),
+		Damaged: m.DamagedReplicas, Healed: m.HealedReplicas, Replaced: m.ReplacedLost, Repairing: m.Repairing, Outlived: c.outlived.Load()}}
 	if err := c.store.Err(); err != nil {
 		a.Failed, a.Text = true, err.Error()
 	}
 	h := &a.Health
 	for id := wire.GroupID(1); int(id) <= cfg.Groups; id++ {
 		g, ok := c.store.Group(id)
-		if !ok {
-			if c.damage[id] {
-				h.Damage = append(h.Damage, id)
+		err := c.refused[id]
+		if ok {
+			st := g.Status()
+			if err = st.Err; err == nil {
+				err = st.Repairing
 			}
-			continue
+			h.Hosted++
+			h.First += st.First
+			h.Applied += st.Applied
+			if st.Leader.Replica != 0 {
+				h.Led++
+			}
 		}
-		h.Hosted++
-		h.First += g.Status().First
-		h.Applied += g.Applied()
-		if g.Leader().Replica != 0 {
-			h.Led++
-		}
-		if err := g.Err(); damaged(err) {
+		switch {
+		case damaged(err):
 			h.Damage = append(h.Damage, id)
-		} else if err != nil && a.Text == "" {
-			a.Text = err.Error()
+		case barred(err):
+			h.Barred = append(h.Barred, id)
+		case err != nil:
+			if h.Stopped++; a.Text == "" {
+				a.Text = err.Error()
+			}
 		}
 	}
 	return a
@@ -280,6 +296,13 @@ func damaged(err error) bool {
 	var (
 		corruption *raftlog.CorruptionError
 		snapshot   *engine.SnapshotError
+		lost       *engine.ReplicaLostError
+		repairing  *engine.RepairingError
 	)
-	return errors.As(err, &corruption) || errors.As(err, &snapshot)
+	return errors.As(err, &corruption) || errors.As(err, &snapshot) || errors.As(err, &lost) || errors.As(err, &repairing)
+}
+
+func barred(err error) bool {
+	var e *engine.BarredError
+	return errors.As(err, &e)
 }

@@ -124,6 +124,15 @@ func (c *Cluster) StartWiped(id wire.StoreID) error {
 	return c.start(id, true)
 }
 
+// StartLost is StartWiped for a store that says which groups it had: their replicas
+// come back by themselves.
+func (c *Cluster) StartLost(id wire.StoreID) error {
+	if err := os.RemoveAll(c.Dir(id)); err != nil {
+		return err
+	}
+	return c.start(id, true)
+}
+
 // Dir returns the directory of a store.
 func (c *Cluster) Dir(id wire.StoreID) string {
 	return filepath.Join(c.cfg.Dirs[id-1], fmt.Sprintf("store-%d", id))
@@ -400,8 +409,11 @@ func (c *Cluster) Change(ctx context.Context, q Request) ([]wire.StoreID, error)
 // changeTimeout is what one store is given for a change, before another is asked.
 const changeTimeout = 3 * time.Second
 
-// ask repeats a request that changes nothing until it is answered.
+// ask repeats a request that changes nothing until it is answered, for as long as a
+// healed cluster may need.
 func (c *Cluster) ask(ctx context.Context, id wire.StoreID, q Request) (Response, error) {
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
 	for {
 		p := c.Process(id)
 		if p == nil {

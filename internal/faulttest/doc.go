@@ -32,8 +32,9 @@
 //     the same order, and none twice. Where groups change their members, all
 //     replicas are those that the newest membership names.
 //   - F3: a store whose log failed refuses everything until it is opened again.
-//   - F4: what a disk lost, moved or spoilt is never served: the replica serves
-//     what the others have, or says that its log is damaged.
+//   - F4: what a disk lost, moved or spoilt is never served: the replica has it, or
+//     gets it from the others, by itself and while they serve, or is the only one
+//     and says that its log is damaged.
 //
 // Rigs that the machine lacks a tool or a right for are skipped with the reason.
 // It is a module of its own so that those who embed the engine do not inherit

@@ -22,6 +22,9 @@ type Load struct {
 	// Retries has every other client send a write again, under the same number, as
 	// long as its outcome is unknown, and sometimes without need.
 	Retries bool
+	// Wrote is told of every write that is acknowledged, from any goroutine. It may be
+	// nil.
+	Wrote func(g wire.GroupID, value uint64, index wire.Index)
 
 	cluster *Cluster
 	clients int
@@ -31,6 +34,7 @@ type Load struct {
 
 	keysMu  sync.Mutex // guards the fields below
 	active  []*key     // what clients choose from
+	before  uint64     // keys up to this one are somebody else's
 	lastKey uint64
 
 	progressMu sync.Mutex // guards the fields below
@@ -68,10 +72,27 @@ const (
 func NewLoad(c *Cluster, clients int) *Load {
 	l := &Load{cluster: c, clients: clients, leaders: make([]atomic.Uint64, c.cfg.Groups+1), refused: make(map[string]int)}
 	l.progress = sync.NewCond(&l.progressMu)
-	for range max(activeKeys, c.cfg.Groups) {
+	l.fill()
+	return l
+}
+
+// fill has clients choose from new keys only.
+func (l *Load) fill() {
+	l.active = nil
+	for range max(activeKeys, l.cluster.cfg.Groups) {
 		l.active = append(l.active, l.newKey())
 	}
-	return l
+}
+
+// Next makes other clients for the cluster, with keys and values of their own.
+//
+// REQUIRES: the clients do not run.
+func (l *Load) Next() *Load {
+	next := NewLoad(l.cluster, l.clients)
+	next.Moves, next.before, next.lastKey = l.Moves, l.lastKey, l.lastKey
+	next.values.Store(l.values.Load())
+	next.fill()
+	return next
 }
 
 func (l *Load) newKey() *key {
@@ -186,6 +207,9 @@ func (l *Load) write(ctx context.Context, client int, k *key, store wire.StoreID
 		a, err := l.call(ctx, store, q)
 		if err == nil && a.Outcome == Done {
 			l.History.Wrote(client, k.id, q.Value, began)
+			if l.Wrote != nil {
+				l.Wrote(q.Group, q.Value, wire.Index(a.Value))
+			}
 			l.leaders[q.Group].Store(uint64(store))
 			l.give(k, false)
 			l.ended(ctx, q.Group, a, nil)
@@ -317,7 +341,7 @@ func (l *Load) ReadAll(ctx context.Context, stores ...wire.StoreID) error {
 	failed := make(chan error, readers)
 	for r := range readers {
 		go func() { // ends with its keys, or with ctx
-			for id := uint64(r) + 1; id <= l.lastKey; id += readers {
+			for id := l.before + uint64(r) + 1; id <= l.lastKey; id += readers {
 				began := l.History.Begin()
 				hosts := on[l.group(id)]
 				store := hosts[int(id/readers)%len(hosts)]

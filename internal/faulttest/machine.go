@@ -32,14 +32,18 @@ type State struct {
 	Again uint64 // commands that were not executed, as they had been
 }
 
-// stateQuery asks a machine for its State; a uint64 asks for that register.
-type stateQuery struct{}
+// stateQuery asks a machine for its State; a uint64 asks for that register; a
+// missingQuery for the values of it that no command had.
+type (
+	stateQuery   struct{}
+	missingQuery []uint64
+)
 
 func newMachine() *machine {
 	return &machine{registers: make(map[uint64]uint64), seen: make(map[uint64]bool)}
 }
 
-// Apply executes writes.
+// Apply executes writes. The result of each is the index of its entry.
 func (m *machine) Apply(entries []engine.Entry) error {
 	for i := range entries {
 		c := entries[i].Command
@@ -52,6 +56,7 @@ func (m *machine) Apply(entries []engine.Entry) error {
 				return fmt.Errorf("entry %d: command of value %d is spoilt at byte %d", entries[i].Index, value, commandHead+at)
 			}
 		}
+		entries[i].Result.Value = uint64(entries[i].Index)
 		if m.seen[value] {
 			if c[commandHead-1] != 0 {
 				m.state.Again++
@@ -64,18 +69,25 @@ func (m *machine) Apply(entries []engine.Entry) error {
 		m.state.Count++
 		m.state.Chain = (m.state.Chain ^ value) * 0x9e3779b97f4a7c15
 		m.state.Chain ^= m.state.Chain >> 29
-		entries[i].Result.Value = m.state.Count
 	}
 	return nil
 }
 
-// Query returns a register or the State.
+// Query returns a register, the State, or values.
 func (m *machine) Query(query any) (any, error) {
 	switch q := query.(type) {
 	case uint64:
 		return m.registers[q], nil
 	case stateQuery:
 		return m.state, nil
+	case missingQuery:
+		var missing []uint64
+		for _, value := range q {
+			if !m.seen[value] {
+				missing = append(missing, value)
+			}
+		}
+		return missing, nil
 	}
 	return nil, fmt.Errorf("query is a %T", query)
 }

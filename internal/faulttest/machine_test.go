@@ -12,8 +12,6 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
-
-	"multiraft/wire"
 )
 
 // controlGroups counts them, as tests run side by side.
@@ -49,30 +47,49 @@ func (g *controlGroup) set(file, text string) {
 	must(g.t, os.WriteFile(filepath.Join(g.dir, file), []byte(text), 0))
 }
 
-// TestFewFiles lets one store of three open hardly more files than it needs to
-// start. Whatever it then cannot do, nothing that was acknowledged depends on it,
-// and without the limit it goes on.
+// TestFewFiles lets one store of three open no file any more, though it takes writes
+// that fill many segments, and its connections are cut. It goes on in the segment that
+// it has; with files again it catches up by itself.
 func TestFewFiles(t *testing.T) {
-	need(t, "prlimit")
-	limited := true
-	c, l := newCluster(t, ClusterConfig{Dirs: dirs(t.TempDir(), 3), SegmentBytes: 64 << 10, Wrap: func(id wire.StoreID) []string {
-		if id == 1 && limited {
-			return []string{"prlimit", "--nofile=26:26"}
-		}
-		return nil
-	}}, 16)
+	c, l := newCluster(t, ClusterConfig{Dirs: dirs(t.TempDir(), 3), SegmentBytes: 64 << 10, Filler: 4 << 10}, 16)
 	must(t, c.StartAll())
 	l.Begin()
-	answers(t, l, pick(1000, 3000, 100_000))
-	h, err := c.Health(t.Context(), 1)
-	must(t, err)
-	t.Logf("with few files the store says: %q", h.Text)
-	limited = false
-	c.Kill(1)
-	must(t, c.Start(1))
-	answers(t, l, 500)
+	t.Cleanup(l.End)
+	rounds := pick(1, 1, 50)
+	for range rounds {
+		answers(t, l, 300)
+		leads(t, c, 1)
+		p := c.Process(1)
+		var before unix.Rlimit
+		must(t, unix.Prlimit(p.Pid(), unix.RLIMIT_NOFILE, nil, &before))
+		must(t, unix.Prlimit(p.Pid(), unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: before.Max}, nil))
+		answers(t, l, 200) // what had its file open ends
+		h, err := c.Health(t.Context(), 1)
+		must(t, err)
+		made := h.Health.Made
+		answers(t, l, pick(1000, 3000, 20_000))
+		for _, p := range c.proxies {
+			p.Cut()
+		}
+		answers(t, l, 300)
+		if h, err = c.Health(t.Context(), 1); err != nil || h.Failed || h.Health.Stopped > 0 || len(h.Health.Damage) > 0 {
+			t.Fatalf("a store without files: %v, %+v", err, h)
+		}
+		if h.Health.Made > made {
+			t.Error("a snapshot was made without a file: there was no limit")
+		}
+		must(t, unix.Prlimit(p.Pid(), unix.RLIMIT_NOFILE, &before, nil))
+		readable(t, c, 1)
+		for made = h.Health.Made; h.Health.Made == made; {
+			answers(t, l, 300)
+			h, err = c.Health(t.Context(), 1)
+			must(t, err)
+		}
+	}
 	l.End()
+	healthy(t, c)
 	verify(t, c, l)
+	t.Logf("%d operations around %d times without files", l.History.Len(), rounds)
 }
 
 // TestSameDirectoryTwice starts a second process on the directory of one that

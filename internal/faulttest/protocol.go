@@ -55,6 +55,7 @@ const (
 	opWrite    operation = iota + 1 // of Value to Key
 	opRead                          // of Key, linearizable
 	opState                         // of Group, linearizable
+	opMissing                       // of Values, those that Group has not executed
 	opHealth                        // why the store or its groups stopped, and counters
 	opMembers                       // of Group, as its leader has them
 	opAdd                           // a voter of Group on Store
@@ -71,6 +72,8 @@ type Request struct {
 	Group wire.GroupID
 	Key   uint64
 	Value uint64
+	// Values are what opMissing asks for.
+	Values []uint64
 	// Again has the machine look whether it has executed the write before: the
 	// client may send it several times.
 	Again      bool
@@ -92,7 +95,8 @@ const (
 type Response struct {
 	ID      uint64
 	Outcome Outcome
-	Value   uint64 // read; of the first response the process id
+	Value   uint64 // read; index of what was written; of the first response the process id
+	Values  []uint64
 	State   State
 	Leader  wire.StoreID // that a refusal names
 	Failed  bool         // the store stopped, for this reason
@@ -107,8 +111,16 @@ type Health struct {
 	// Hosted are the groups that the store has a replica of, Led those of them
 	// whose leader it knows, Leading those that it leads.
 	Hosted, Led, Leading int
-	// Damage are the groups whose log is damaged.
-	Damage []wire.GroupID
+	// Damage are the groups whose replica has lost something and is not whole again,
+	// Barred those that were recovered without this store.
+	Damage, Barred []wire.GroupID
+	// Stopped counts replicas that stopped for any other reason.
+	Stopped int
+	// Damaged, Healed and Replaced count replicas that lost something, and that came
+	// back; Repairing are those that are to, now.
+	Damaged, Healed, Replaced, Repairing int64
+	// Outlived counts how often peers said that they have met a later life.
+	Outlived int64
 	// Made and Installed count snapshots.
 	Made, Installed int64
 	Elections       int64 // campaigns of replicas here
