@@ -214,7 +214,7 @@ func (s *Store) mendFromFile(ctx context.Context, r *replica, d *descriptor) err
 			info.Term > r.log.HardState().Term || info.Index < r.log.HardState().Commit {
 			continue
 		}
-		newer := info.Members.Index > d.members.Index || len(d.members.Members) == 0
+		newer := info.Members.Index > d.members.Index && info.Members.Index >= r.floor() || len(d.members.Members) == 0
 		if newer {
 			*d = r.description(&info.Members)
 		}

@@ -10,6 +10,7 @@ import (
 	"multiraft/engine"
 	"multiraft/group"
 	"multiraft/internal/vfs"
+	"multiraft/raftlog"
 	"multiraft/recovery"
 	"multiraft/wire"
 )
@@ -269,4 +270,74 @@ func TestDamagedSurvivorIsReplaced(t *testing.T) {
 			c.serves(1, 2, 3)
 		})
 	}
+}
+
+// TestWoundedSurvivorWaitsForTheFloor: a survivor begins with a snapshot that came
+// before the recovery and was not installed, now because its log is damaged. The
+// members that the snapshot tells of were passed over: it must not vote among them (Q2).
+func TestWoundedSurvivorWaitsForTheFloor(t *testing.T) {
+	c := newCluster(t, 5)
+	c.snapshots = 4
+	c.open(five...)
+	c.start(members(five...), five...)
+	c.write(3, five...)
+	c.until("store 1 leads", func() bool { return lead(c, 1) })
+	c.kill(2)
+	c.sites[1].handler.PeerDown(2, errors.New("killed"))
+	ok := c.change(group.MembershipChange{Changes: []group.Change{{Op: group.Remove, Replica: 5}}}, 1)
+	c.until("5 is removed", func() bool { return *ok })
+	c.write(20, 1, 3, 4)
+	c.open(2)
+	c.start(nil, 2)
+	var found *vfs.MemFS
+	live := c.sites[2].disk
+	live.SetHook(func(op vfs.Op) vfs.Fault {
+		if found == nil && op.Kind.Mutates() {
+			clone := live.CrashClone(rand.New(rand.NewPCG(1, op.Call)), vfs.AllLost)
+			if survey, err := (recovery.Disk{FS: clone, Dir: dir}).Survey(); err == nil && len(survey.Replicas) == 1 {
+				if snap := survey.Replicas[0].Snapshot; snap != nil && snap.Ahead {
+					found = clone
+				}
+			}
+		}
+		return vfs.Fault{}
+	})
+	c.until("store 2 catches up", func() bool { return slices.Equal(c.sites[2].machine.commands, c.acked) })
+	if found == nil {
+		t.Fatal("there was no such moment")
+	}
+	c.kill(five...)
+	c.sites[2].disk = found
+	p := c.plan(recovery.Options{}, 1, 2)
+	if p.Groups[0].Source != 1 || len(p.Groups[0].Before.Members) != 4 {
+		t.Fatalf("plan %+v", p)
+	}
+	c.apply(p, 1, 2)
+	log, err := raftlog.Open(raftlog.Options{FS: found, Dir: dir, Cluster: 7, Store: 2, SegmentBytes: 64 << 10, Serial: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log.SetSink(quietSink{})
+	g := log.Group(1)
+	term, err := g.Term(g.Last())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := new(raftlog.Batch)
+	b.Wound(g, g.Last(), term, &raftlog.CorruptionError{})
+	log.Submit(b)
+	for log.Step() {
+	}
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c.open(2)
+	c.start(nil, 2)
+	survivor, _ := c.sites[2].store.Group(1)
+	if st := survivor.Status(); st.Self.Role != wire.Learner || len(st.Members) != 2 || st.Last != p.Groups[0].Committed {
+		t.Errorf("begins as %+v", st)
+	}
+	c.open(1)
+	c.start(nil, 1)
+	c.serves(1, 2)
 }
