@@ -53,12 +53,7 @@ func (w *worker) withdraw(r *replica, now uint64) {
 
 // markDiverged leaves in the log that the state of a replica is not to be used.
 func (w *worker) markDiverged(r *replica) {
-	// The newest membership that was on its way to the log must stay.
-	m := r.members.Load().wire
-	if r.handed != nil && r.handed.Index > m.Index {
-		m = r.handed
-	}
-	d := r.description(m)
+	d := r.lastDescription()
 	d.State |= wire.Diverged
 	w.log.Meta(r.log, d.encode())
 }

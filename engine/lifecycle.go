@@ -72,6 +72,9 @@ func (s *Store) Stored() ([]StoredGroup, error) {
 			return nil, fmt.Errorf("group %d: stored descriptor: %w", id, err)
 		}
 		if d.gone() {
+			if damage != nil { // another replica may have come behind it
+				list = append(list, StoredGroup{ID: id, Damage: damage})
+			}
 			continue
 		}
 		list = append(list, StoredGroup{ID: id, Replica: d.Replica, Members: d.members.Members, Barred: d.barred(), Diverged: d.diverged(), Damage: damage})

@@ -194,6 +194,18 @@ func (r *replica) description(m *wire.Membership) descriptor {
 	return d
 }
 
+// lastDescription returns the descriptor with the newest membership, which may be on
+// its way to the log still, and must stay.
+//
+// REQUIRES: turnMu is held.
+func (r *replica) lastDescription() descriptor {
+	m := r.members.Load().wire
+	if r.handed != nil && r.handed.Index > m.Index {
+		m = r.handed
+	}
+	return r.description(m)
+}
+
 // agree holds what StartGroup was given against what is stored and returns what
 // is in force.
 func (r *replica) agree(ctx context.Context, cfg *GroupConfig) (d descriptor, isNew bool, err error) {
@@ -418,7 +430,7 @@ func (s *Store) strangerPeer(r *replica, id wire.ReplicaID) int32 {
 //mr:hotpath
 func (r *replica) takesStranger(from wire.StoreID, m *wire.Message) bool {
 	switch m.Kind {
-	case wire.Vote, wire.PreVote, wire.Removed, wire.Append, wire.Heartbeat, wire.Snapshot, wire.Confirm, wire.SnapshotChunk, wire.Rejoin:
+	case wire.Vote, wire.PreVote, wire.Removed, wire.Append, wire.Heartbeat, wire.Snapshot, wire.Confirm, wire.SnapshotChunk, wire.Rejoin, wire.Repair:
 		return true
 	case wire.Bar:
 		return r.members.Load().hosts(from)

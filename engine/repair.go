@@ -176,11 +176,7 @@ func (s *Store) repair(p *repair) (done bool) {
 		if wound == nil {
 			return true
 		}
-		if leader := r.leader(); leader.Store != 0 && leader.Store != s.cfg.ID {
-			s.tellStore(leader.Store, &wire.Message{
-				Kind: wire.Repair, Group: p.group, From: r.self, To: leader.Replica, Index: wound.index, LogTerm: wound.term,
-			})
-		}
+		s.plead(r, p, &wire.Message{Kind: wire.Repair, Group: p.group, From: r.self, Index: wound.index, LogTerm: wound.term})
 		return false
 	case repairRise:
 		if r == nil || r.self != p.id || r.state() != nil {
@@ -191,9 +187,7 @@ func (s *Store) repair(p *repair) (done bool) {
 			s.noteReplaced(p.group, r.self)
 			return true
 		}
-		if leader := r.leader(); leader.Store != 0 && leader.Store != s.cfg.ID {
-			s.tellStore(leader.Store, &wire.Message{Kind: wire.Rejoin, Group: p.group, From: r.self})
-		}
+		s.plead(r, p, &wire.Message{Kind: wire.Rejoin, Group: p.group, From: r.self})
 		return false
 	}
 	q := &s.repairs
@@ -223,6 +217,26 @@ func (s *Store) repair(p *repair) (done bool) {
 		}
 	}
 	return false
+}
+
+// plead asks the leader for a replica that runs, and with it one of the other members
+// in turn: who never campaigns hears of nobody else when its leader is gone, and any
+// of them tells it if it was removed.
+func (s *Store) plead(r *replica, p *repair, m *wire.Message) {
+	s.repairs.mu.Lock()
+	asked := p.asked
+	s.repairs.mu.Unlock()
+	leader, members := r.leader(), r.members.Load().wire.Members
+	ask := func(member Member) {
+		if member.Store != 0 && member.Store != s.cfg.ID {
+			m.To = member.Replica
+			s.tellStore(member.Store, m)
+		}
+	}
+	ask(leader)
+	if n := len(members); n > 0 && members[asked%n].Replica != leader.Replica {
+		ask(members[asked%n])
+	}
 }
 
 // tellStore sends one message to a store at once.
@@ -320,7 +334,7 @@ func (s *Store) checkLost(ctx context.Context, r *replica, cfg *GroupConfig) (su
 	_, wounded := r.log.Wound()
 	known := len(meta) > 0
 	if known {
-		if d, err = decodeDescriptor(meta); err != nil || d.gone() {
+		if d, err = decodeDescriptor(meta); err != nil || d.gone() && damage == nil {
 			return nil, nil // agree says what is wrong
 		}
 	} else if damage == nil && s.cfg.DiskLost && !s.cfg.DisableRepair && !cfg.Join && cfg.Snapshot == "" && len(cfg.Members) > 0 {
@@ -336,7 +350,8 @@ func (s *Store) checkLost(ctx context.Context, r *replica, cfg *GroupConfig) (su
 			return nil, err
 		}
 	}
-	lost := damage != nil && (!wounded || !known || s.cfg.DisableRepair || r.apply.plan == nil)
+	// Behind a tombstone another replica may have come, and be what is damaged.
+	lost := damage != nil && (!wounded || !known || d.gone() || s.cfg.DisableRepair || r.apply.plan == nil)
 	if !lost && !d.lost() {
 		return nil, nil
 	}
@@ -436,6 +451,9 @@ func (w *worker) takePlea(r *replica, node *messageNode) {
 			return // it was removed in this turn
 		}
 		from = set.wire.Members[at].Store
+	} else if m.Kind == wire.Repair || !m.Reject {
+		r.core.TellRemoved(m.From) // it runs, and asks about itself
+		return
 	}
 	if m.Kind == wire.Repair {
 		w.takeRepair(r, from, m)

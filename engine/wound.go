@@ -114,7 +114,10 @@ func (w *worker) giveUp(r *replica, err error) {
 	if s.cfg.DisableRepair || s.cfg.Join == nil || !r.othersVote() || !errors.Is(err, wire.ErrDamaged) {
 		return
 	}
-	d := r.description(r.members.Load().wire)
+	// The mark has its successor become what it was, in a later life of the store too.
+	d := r.lastDescription()
+	d.State |= wire.Lost
+	w.log.Meta(r.log, d.encode())
 	s.addRepair(&repair{kind: repairLost, group: r.id, id: r.self, peers: s.whomToAsk(&d, &GroupConfig{})})
 	s.noteDamage(Damage{Group: r.id, Replica: r.self, Err: err})
 }

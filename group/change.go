@@ -392,6 +392,14 @@ func (g *Group) tellRemoved(r wire.ReplicaID) {
 	g.send(m)
 }
 
+// TellRemoved has a replica told that it is no member, if it is none: it has asked
+// the host for what only members get.
+func (g *Group) TellRemoved(r wire.ReplicaID) {
+	if g.fault == nil {
+		g.tellRemoved(r)
+	}
+}
+
 // handleRemoved learns that this replica is no member any more. That is so when
 // the membership it is told of is newer than one that it was in, because ids are
 // not used twice. Who joins does not know when it was added; but a leader that it
