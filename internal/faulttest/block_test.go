@@ -82,7 +82,7 @@ func TestBlockReplay(t *testing.T) {
 	d.Stop()
 	rng := rand.New(rand.NewPCG(6, 6))
 	kept := 0
-	points := recording.Replay(pick(4, 40, 1<<20), rng, func(moment int64, image []byte) {
+	points := recording.Replay(pick(4, 30, 1<<20), rng, func(moment int64, image []byte) {
 		d.Load(image)
 		v.mount()
 		then := NewLoad(c, 0)
@@ -153,7 +153,7 @@ func TestBlockLies(t *testing.T) {
 		fate Fate
 	}{{"lost writes", Lose}, {"misdirected writes", Misdirect}, {"spoilt writes", Spoil}, {"bit-rot", Keep}} {
 		t.Run(of.name, func(t *testing.T) {
-			found, rounds := 0, pick(1, 2, 100)
+			found, rounds := 0, pick(1, 1, 100)
 			for round := range rounds {
 				if blockLies(t, of.fate, uint64(round)) {
 					found++

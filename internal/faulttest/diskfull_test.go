@@ -12,6 +12,7 @@ import (
 // before the log needs the space that is missing, reads go on, nothing fails, and
 // with new space writes go on, without a restart.
 func TestDiskFull(t *testing.T) {
+	t.Parallel()
 	v := newVolume(t, 32*mib)
 	v.mount()
 	c, l := newCluster(t, ClusterConfig{Dirs: dirs(v.dir, 1), SegmentBytes: 256 << 10, Filler: 8 << 10}, 16)

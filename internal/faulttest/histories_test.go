@@ -125,10 +125,11 @@ func weather(c *Cluster, w func(from, to wire.StoreID) Weather) {
 // can. Afterwards each register's history must be linearizable (F1), and the
 // replicas equal (F2).
 func TestProcessHistories(t *testing.T) {
+	t.Parallel()
 	c, l := newCluster(t, ClusterConfig{Dirs: dirs(t.TempDir(), 3)}, 48)
 	must(t, c.StartAll())
 	l.Retries = true
-	goal := pick(10_000, 60_000, 2_000_000)
+	goal := pick(10_000, 40_000, 2_000_000)
 	rng := rand.New(rand.NewPCG(uint64(goal), 0))
 	l.Begin()
 	t.Cleanup(l.End)

@@ -51,6 +51,7 @@ func (g *controlGroup) set(file, text string) {
 // that fill many segments, and its connections are cut. It goes on in the segment that
 // it has; with files again it catches up by itself.
 func TestFewFiles(t *testing.T) {
+	t.Parallel()
 	c, l := newCluster(t, ClusterConfig{Dirs: dirs(t.TempDir(), 3), SegmentBytes: 64 << 10, Filler: 4 << 10}, 16)
 	must(t, c.StartAll())
 	l.Begin()
@@ -95,6 +96,7 @@ func TestFewFiles(t *testing.T) {
 // TestSameDirectoryTwice starts a second process on the directory of one that
 // runs. It is refused, and the first does not notice.
 func TestSameDirectoryTwice(t *testing.T) {
+	t.Parallel()
 	c, l := newCluster(t, ClusterConfig{Dirs: dirs(t.TempDir(), 1)}, 4)
 	must(t, c.StartAll())
 	l.Begin()
@@ -125,7 +127,7 @@ func TestFrozenProcess(t *testing.T) {
 	})
 	l.Begin()
 	t.Cleanup(l.End)
-	rounds := pick(2, 6, 200)
+	rounds := pick(2, 4, 200)
 	for round := range rounds {
 		p := c.Process(storeAt(round % 3))
 		g.set("cgroup.procs", fmt.Sprint(p.Pid()))

@@ -6,6 +6,8 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"runtime"
+	"strconv"
 	"testing"
 )
 
@@ -18,6 +20,10 @@ const wholeRun = 100_000
 func TestMain(m *testing.M) {
 	MaybeChild()
 	flag.Parse()
+	if err := sideBySide(); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
 	code := supervised(m.Run)
 	if n := checked.Load(); code == 0 && n > 0 {
 		fmt.Printf("%d operations in histories that are legal\n", n)
@@ -27,6 +33,17 @@ func TestMain(m *testing.M) {
 		}
 	}
 	os.Exit(code)
+}
+
+// sideBySide has more tests run at a time than there are processors, unless the
+// command line says how many: they wait for time-outs and disks, most of the time.
+func sideBySide() error {
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if given {
+		return nil
+	}
+	return flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0)))
 }
 
 // pick returns how many rounds a test makes.

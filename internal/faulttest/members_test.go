@@ -81,6 +81,7 @@ func TestMembersUnderKills(t *testing.T) {
 
 // TestMembersUnderPowerCuts is the same when the power goes for all.
 func TestMembersUnderPowerCuts(t *testing.T) {
+	t.Parallel()
 	v := newVolume(t, 256*mib)
 	v.mount()
 	c, l := newCluster(t, ClusterConfig{Dirs: dirs(v.dir, 5), Voters: 3, SnapshotEntries: 60, SegmentBytes: 256 << 10}, 24)

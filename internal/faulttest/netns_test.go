@@ -79,6 +79,7 @@ func (ns *namespaces) deaf(from, to wire.StoreID, on bool) {
 // that TCP meets what it meets on a broken network: acknowledgements that never
 // come, and connections that each side takes for something else.
 func TestOneWayDrops(t *testing.T) {
+	t.Parallel()
 	ns := newNamespaces(t, 3)
 	var listen []string
 	for at := range 3 {

@@ -14,6 +14,7 @@ import (
 // TestPowerCut takes the power away from a file system on which stores run under
 // load, again and again. In one round of four the power is gone while they open.
 func TestPowerCut(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name   string
 		stores int
@@ -69,6 +70,7 @@ func powerCuts(t *testing.T, stores, rounds int) {
 // TestPowerCutFindsLostWrites has the kernel only pretend that it syncs. If that
 // is not found, TestPowerCut proves nothing.
 func TestPowerCutFindsLostWrites(t *testing.T) {
+	t.Parallel()
 	v := newVolume(t, 64*mib)
 	lie := true
 	c, l := newCluster(t, ClusterConfig{Dirs: dirs(v.dir, 1), SegmentBytes: 256 << 10, Wrap: func(wire.StoreID) []string {

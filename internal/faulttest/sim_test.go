@@ -69,9 +69,9 @@ func checkLists(ops []sim.Operation) (group int, verdict porcupine.CheckResult) 
 
 // TestSimulatorHistories checks what the clients of simulated clusters saw.
 func TestSimulatorHistories(t *testing.T) {
-	goal := 25_000
+	goal := 10_000
 	if testing.Short() {
-		goal = 5_000
+		goal = 2_000
 	}
 	total, seeds := 0, uint64(0)
 	for total < goal {

@@ -44,6 +44,7 @@ const (
 // k-th change of a name, for every k. Each life goes on from what the one before
 // left, so starts are cut off as well.
 func TestKillAtCalls(t *testing.T) {
+	t.Parallel()
 	for _, of := range []struct {
 		name, calls string
 		most, step  int
@@ -112,6 +113,7 @@ func killedAt(t *testing.T, c *Cluster, l *Load) int {
 // TestKillMemberAtCalls kills one store of three at its k-th write or sync while
 // the others go on.
 func TestKillMemberAtCalls(t *testing.T) {
+	t.Parallel()
 	inject := ""
 	c, l := newCluster(t, ClusterConfig{Dirs: dirs(t.TempDir(), 3), SegmentBytes: 64 << 10, Filler: 4 << 10, Wrap: func(id wire.StoreID) []string {
 		if inject == "" || id != 1 {
@@ -171,12 +173,13 @@ func closed(c <-chan struct{}) bool {
 // returns nil for the next sync of the same file, so a store that tried again
 // would acknowledge what is lost.
 func TestFailedCalls(t *testing.T) {
+	t.Parallel()
 	for _, of := range []struct {
 		name, calls, result string
 		first, step, most   int
 	}{
-		{"sync EIO", syncCalls, "error=EIO", 6, 2, pick(2, 8, 300)},
-		{"write EIO", writeCalls, "error=EIO", 7, 2, pick(1, 6, 300)},
+		{"sync EIO", syncCalls, "error=EIO", 6, 2, pick(2, 6, 300)},
+		{"write EIO", writeCalls, "error=EIO", 7, 2, pick(1, 4, 300)},
 		{"write ENOSPC", writeCalls, "error=ENOSPC", 8, 3, pick(1, 4, 300)},
 	} {
 		t.Run(of.name, func(t *testing.T) {
