@@ -82,11 +82,11 @@ func TestBlockReplay(t *testing.T) {
 	d.Stop()
 	rng := rand.New(rand.NewPCG(6, 6))
 	kept := 0
-	points := recording.Replay(pick(4, 30, 1<<20), rng, func(moment int64, image []byte) {
+	points := recording.Replay(pick(4, 30, 1<<20), rng, func(moment, until int64, image []byte) {
 		d.Load(image)
 		v.mount()
 		then := NewLoad(c, 0)
-		l.History.Before(moment, &then.History)
+		l.History.Before(moment, until, &then.History)
 		then.lastKey = l.lastKey
 		kept += then.History.Len()
 		must(t, c.StartAll())

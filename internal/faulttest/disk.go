@@ -209,8 +209,9 @@ func (d *Disk) Stop() {
 
 // Replay calls visit with what a power cut may leave after each flush, but before
 // the next: the flush whole, and any part of what was written after it. Of many
-// flushes it visits most, evenly. The image is visit's to change.
-func (r *Recording) Replay(most int, rng *rand.Rand, visit func(moment int64, image []byte)) (visited int) {
+// flushes it visits most, evenly. What is written after the flush began before until.
+// The image is visit's to change.
+func (r *Recording) Replay(most int, rng *rand.Rand, visit func(moment, until int64, image []byte)) (visited int) {
 	durable := append([]byte(nil), r.base...)
 	for at, f := range r.flushes {
 		for _, w := range f.writes {
@@ -220,10 +221,12 @@ func (r *Recording) Replay(most int, rng *rand.Rand, visit func(moment int64, im
 			continue
 		}
 		image := append([]byte(nil), durable...)
+		until := f.moment
 		if at+1 < len(r.flushes) {
+			until = r.flushes[at+1].moment
 			keepSome(image, r.flushes[at+1].writes, []float64{0, 0.5, rng.Float64()}[rng.IntN(3)], rng)
 		}
-		visit(f.moment, image)
+		visit(f.moment, until, image)
 		visited++
 	}
 	return visited

@@ -67,14 +67,15 @@ func (h *History) add(op porcupine.Operation) {
 }
 
 // Before records in to what was known at a moment of the past: operations that
-// had ended, and as unknown the writes that were under way.
-func (h *History) Before(moment int64, to *History) {
+// had ended, and as unknown the writes that were under way, or began before a later
+// moment, until.
+func (h *History) Before(moment, until int64, to *History) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	to.clock.Store(h.clock.Load())
 	for _, op := range h.ops {
 		if op.Return > moment {
-			if op.Call > moment || !op.Input.(register).write {
+			if op.Call > until || !op.Input.(register).write {
 				continue
 			}
 			op.Return = math.MaxInt64

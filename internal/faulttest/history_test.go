@@ -72,3 +72,25 @@ func TestHistoryBoundsConcurrency(t *testing.T) {
 		t.Error("more operations at a time than can be checked were taken")
 	}
 }
+
+// TestHistoryBefore cuts a history off between two flushes of a disk: what was
+// acknowledged is certain, what began before the second one may be there, and nothing
+// later is.
+func TestHistoryBefore(t *testing.T) {
+	for value, legal := range []bool{false, true, true, true, false} { // zero is what was there before
+		var h, then History
+		h.Wrote(1, 1, 1, h.Begin())
+		second := h.Begin()
+		moment := h.Begin()
+		h.Wrote(2, 1, 2, second)
+		third := h.Begin()
+		until := h.Begin()
+		h.Wrote(3, 1, 3, third)
+		h.Wrote(4, 1, 4, h.Begin())
+		h.Before(moment, until, &then)
+		then.Read(5, 1, uint64(value), then.Begin())
+		if err := then.Check(); (err == nil) != legal {
+			t.Errorf("a read of %d after the cut: %v", value, err)
+		}
+	}
+}
