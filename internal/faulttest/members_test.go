@@ -34,17 +34,24 @@ func moves(t *testing.T, c *Cluster, q Request) (wait func()) {
 	}
 }
 
-// voters fails the test unless every group has the given voters.
+// voters waits until every group has the given voters, and is in no joint
+// configuration. The replica that is asked may have answered a read and still be about
+// to take over the membership that the read covers.
 func voters(t *testing.T, c *Cluster, want ...wire.StoreID) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), settleTimeout)
 	defer cancel()
 	for g := wire.GroupID(1); int(g) <= c.cfg.Groups; g++ {
-		got, err := c.Members(ctx, g)
-		must(t, err)
-		slices.Sort(got)
-		if !slices.Equal(got, want) {
-			t.Errorf("group %d has voters on stores %d, want %d", g, got, want)
+		for {
+			got, err := c.Members(ctx, g)
+			must(t, err)
+			slices.Sort(got)
+			if slices.Equal(got, want) {
+				break
+			}
+			if err := pause(ctx, retryInterval); err != nil {
+				t.Fatalf("group %d has voters on stores %d, want %d", g, got, want)
+			}
 		}
 	}
 }
