@@ -21,6 +21,7 @@ const (
 	framesRefused
 	framesUnreceived
 	framesOutlived
+	framesUnspoken
 	linksDown
 	syncs
 	diskErrors
@@ -30,6 +31,9 @@ const (
 	processKills
 	powerCuts
 	restarts
+	upgrades
+	downgrades
+	messagesUnspoken
 	cleanStops
 	pauses
 	isolations
@@ -90,8 +94,8 @@ const (
 
 var counterNames = [counters]string{
 	"frames sent", "messages sent", "frames lost", "frames duplicated", "frames reordered", "frames delayed", "frames late", "frames cut",
-	"frames refused", "frames unreceived", "frames between stores that were outlived", "links down", "syncs", "disk errors", "crashes", "crashes in a step",
-	"crashes in recovery", "process kills", "power cuts", "restarts", "clean stops", "pauses", "isolations", "splits",
+	"frames refused", "frames unreceived", "frames between stores that were outlived", "frames of another protocol version", "links down", "syncs", "disk errors", "crashes", "crashes in a step",
+	"crashes in recovery", "process kills", "power cuts", "restarts", "upgrades", "downgrades", "messages not sent to older stores", "clean stops", "pauses", "isolations", "splits",
 	"one-way cuts", "storms", "slow disks", "slow reads", "hung disks", "steps on a hung disk", "wiped disks", "copied disks", "disks rolled back", "stores mended", "bits flipped", "writes lost", "writes misdirected", "replicas damaged", "stores that could not be read", "full disks", "clock drifts", "clock jumps", "usurpations", "schisms", "coups", "opens without room", "leaders elected", "writes acknowledged", "writes refused", "writes unknown",
 	"writes too large", "batches proposed", "reads answered", "reads failed", "reads of old states", "old states refreshed", "reads of states of unknown age", "reads under a lease", "duels of leaders", "commands applied",
 	"member changes asked for", "member changes made", "member changes refused", "member changes unknown", "joint configurations left",

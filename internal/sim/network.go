@@ -49,6 +49,7 @@ type frame struct {
 	// Of the sender when it was sent.
 	life        uint32
 	incarnation uint64
+	protocol    uint16 // that it spoke with the receiver
 }
 
 func newNetwork(c *cluster) *network {
@@ -69,7 +70,7 @@ func (n *network) mend() {
 func (n *network) send(from, to int, lane wire.Lane, payload []byte) error {
 	c, l := n.c, n.link(from, to)
 	f := frame{from: from, to: to, lane: lane, payload: payload, sum: xxhash.Sum64(payload), link: l,
-		life: c.sites[from].life, incarnation: c.sites[from].stepper.Incarnation()}
+		life: c.sites[from].life, incarnation: c.sites[from].stepper.Incarnation(), protocol: c.sites[from].spoken[to]}
 	c.trace.mix(f.sum)
 	c.check.sent(&f)
 	c.count(framesSent)
@@ -149,15 +150,44 @@ func (n *network) arrive(f *frame) {
 		c.count(framesOutlived)
 		return
 	}
-	if !s.peers[f.from] {
-		s.peers[f.from] = true
-		s.end.handler.PeerUp(storeID(f.from), uint64(c.sites[f.from].life), wire.ProtocolVersion)
+	if !n.understands(f) {
+		c.count(framesUnspoken)
+		return
 	}
 	if c.plan.Plant == PlantForgedVotes {
 		f.payload = forgeVotes(f.payload)
 	}
 	s.end.received++
 	s.end.handler.HandleFrame(storeID(f.from), f.payload)
+}
+
+// understands says whether the receiver of a frame speaks the version that it was
+// written in, and sees to it that it knows the one that its sender speaks. A
+// connection is of one version: what was sent before a store came back as an older
+// one ends with it.
+func (n *network) understands(f *frame) bool {
+	from, s := n.c.sites[f.from], n.c.sites[f.to]
+	if f.protocol > s.end.protocol {
+		if f.life == from.life && from.store != nil && !from.paused {
+			n.down(from, f.to)
+			from.poke()
+		}
+		return false
+	}
+	agreed := s.end.protocol
+	if from.store != nil {
+		agreed = min(agreed, from.end.protocol)
+	} else if s.peers[f.from] {
+		return true // it died on the way
+	}
+	if s.peers[f.from] && s.spoken[f.from] != agreed {
+		n.down(s, f.from)
+	}
+	if !s.peers[f.from] {
+		s.peers[f.from], s.spoken[f.from] = true, agreed
+		s.end.handler.PeerUp(storeID(f.from), uint64(from.life), agreed)
+	}
+	return true
 }
 
 // errLinkDown is what stores hear of a peer that went away.
@@ -178,7 +208,7 @@ func (n *network) down(s *site, peer int) {
 	if !s.peers[peer] {
 		return
 	}
-	s.peers[peer] = false
+	s.peers[peer], s.spoken[peer] = false, wire.MinProtocolVersion
 	n.c.count(linksDown)
 	s.end.handler.PeerDown(storeID(peer), errLinkDown)
 }
@@ -189,6 +219,7 @@ type transportEnd struct {
 	site     *site
 	life     uint32
 	closed   bool
+	protocol uint16 // the newest that it speaks
 	sent     [wire.LaneCount]transport.LaneStats
 	received uint64
 }
@@ -197,6 +228,12 @@ var _ transport.Transport = (*transportEnd)(nil)
 
 // Start has nothing to connect: the first frame from a peer brings it up.
 func (e *transportEnd) Start(h transport.Handler) error { e.handler = h; return nil }
+
+// LimitProtocol has the store speak no newer version.
+func (e *transportEnd) LimitProtocol(newest uint16) error {
+	e.protocol = newest
+	return nil
+}
 
 // Buffer returns fresh memory: a payload is the receiver's for ever.
 func (e *transportEnd) Buffer() []byte { return nil }

@@ -48,6 +48,7 @@ type shape struct {
 	heavy     int           // largest filler of one
 	mixed     bool          // stores have election time-outs and leases of their own
 	batches   float64       // share of bursts whose writes are proposed together
+	versions  bool          // stores speak different protocol versions
 	forward   bool          // followers pass proposals on to the leader
 	stale     float64       // share of reads that may be old
 	changes   time.Duration // between two changes of members; zero: none
@@ -134,6 +135,7 @@ func drawShape(p Plan) shape {
 	s.snapshots = r.chance(0.8)
 	s.entries, s.keep, s.heavy = pick(r, uint64(3), 20, 200), pick(r, uint64(1), 10, 100), pick(r, 0, 2000, 50_000)
 	s.forward = r.chance(0.5)
+	s.versions = r.chance(0.3)
 	s.batches = pick(r, 0, 0.2, 0.8)
 	s.mixed = r.chance(0.3)
 	s.stale = pick(r, 0, 0.2, 0.5)
@@ -267,6 +269,9 @@ func (s *shape) String() string {
 	}
 	if s.batches > 0 {
 		fmt.Fprintf(&b, "; %g of writes in batches;", s.batches)
+	}
+	if s.versions {
+		b.WriteString("; stores of different protocol versions;")
 	}
 	if s.forward {
 		b.WriteString("; proposals are forwarded;")

@@ -25,6 +25,8 @@ type site struct {
 	store     *engine.Store // nil while down
 	stepper   *engine.Stepper
 	end       *transportEnd
+	spoken    []uint16        // the protocol version with each peer
+	newest    uint16          // the version that the store is held at
 	peers     []bool          // whom the store takes for reachable
 	parts     []bool          // of the store that have a step on the agenda
 	logFailed bool            // a write or sync of the log failed in this life
@@ -71,6 +73,10 @@ func newSite(c *cluster, at int) *site {
 	s.clock = siteClock{c: c, rate: 1}
 	s.clock.drift(s.random)
 	s.volume = newVolume(s)
+	s.newest = wire.ProtocolVersion
+	if c.shape.versions && s.random.chance(0.7) {
+		s.newest = wire.MinProtocolVersion
+	}
 	s.met = make([]meeting, c.shape.stores)
 	s.damaged = make([]bool, len(c.shape.members))
 	s.kept = make([]*machineState, len(c.shape.members))
@@ -96,7 +102,11 @@ func (s *site) open() {
 	}
 	s.life++
 	c.note("store %d opens, life %d", s.at+1, s.life)
-	s.end = &transportEnd{site: s, life: s.life}
+	s.end = &transportEnd{site: s, life: s.life, protocol: wire.ProtocolVersion}
+	s.spoken = make([]uint16, c.shape.stores)
+	for peer := range s.spoken {
+		s.spoken[peer] = wire.MinProtocolVersion
+	}
 	store, stepper, err := engine.OpenStepped(engine.Config{
 		Cluster: 1, ID: storeID(s.at), Dir: "/store", Transport: s.end, FS: s.volume,
 		SegmentBytes: c.shape.segmentBytes, Workers: c.shape.workers, Appliers: c.shape.appliers,
@@ -104,7 +114,7 @@ func (s *site) open() {
 		MaxGroupInflightBytes: c.shape.groupBytes, CacheBytes: c.shape.cacheBytes,
 		MaxReceiveBytes: c.shape.receiveBytes, MaxApplyBytes: c.shape.applyBytes,
 		Seed: s.random.Uint64() | 1, SnapshotEntries: c.shape.entries, KeepEntries: c.shape.keep, SnapshotChunkBytes: 1 << 10,
-		ForwardProposals: c.shape.forward, Clock: &s.clock, DiskLost: s.blank || s.rolled, Join: s.joins,
+		ForwardProposals: c.shape.forward, Clock: &s.clock, MaxProtocol: s.release(), DiskLost: s.blank || s.rolled, Join: s.joins,
 		DisableRepair: true, // the operator here replaces what is lost
 		Events:        engine.Events{ReplicaRemoved: s.removed},
 	})
@@ -133,6 +143,24 @@ func (s *site) open() {
 	for part := range s.parts {
 		s.wake(part)
 	}
+}
+
+// release draws which version of the protocol the next life speaks: stores are
+// upgraded one by one, and at times one is set back. The calm finds all upgraded, or
+// as they are.
+func (s *site) release() uint16 {
+	if r := s.random; s.c.shape.versions && r.chance(0.3) {
+		old := s.newest
+		if s.newest = wire.ProtocolVersion; r.chance(0.3) {
+			s.newest = wire.MinProtocolVersion
+		}
+		if s.newest > old {
+			s.c.count(upgrades)
+		} else if s.newest < old {
+			s.c.count(downgrades)
+		}
+	}
+	return s.newest
 }
 
 // stillborn ends a life that did not begin, for a reason that had better be a
@@ -202,7 +230,12 @@ func (s *site) crash(o vfs.CrashOptions) {
 func (s *site) fall() {
 	c := s.c
 	c.note("store %d is down", s.at+1)
-	c.counts[readsLeased] += uint64(s.store.Metrics().LeaseReads)
+	metrics := s.store.Metrics()
+	c.counts[readsLeased] += uint64(metrics.LeaseReads)
+	c.counts[messagesUnspoken] += uint64(metrics.UnspokenMessages)
+	if metrics.BadFrames > 0 {
+		c.check.fail(ruleFrames, "store %d was sent %d frames that it could not read", s.at+1, metrics.BadFrames)
+	}
 	s.store, s.stepper, s.groups, s.machines = nil, nil, nil, nil
 	s.stuck, s.batches = nil, nil
 	s.volume.restore()
