@@ -6,6 +6,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"multiraft/internal/planted"
 	"multiraft/wire"
 )
 
@@ -46,7 +47,7 @@ func (s *Store) outlived(peer wire.StoreID, met uint64) uint64 {
 	}
 	outlived := &OutlivedError{Store: s.cfg.ID, Peer: peer, Incarnation: life, Met: met, Blank: o.blank}
 	who := []zap.Field{zap.Uint64("peer", uint64(peer)), zap.Uint64("incarnation", life), zap.Uint64("met", met)}
-	if !s.cfg.DiskLost || !o.blank || met > maxLives-lifeLeap {
+	if !s.cfg.DiskLost || !o.blank && !planted.Is(planted.LetOldCopyIn) || met > maxLives-lifeLeap {
 		if ok, _ := o.refused.allow(time.Now()); ok {
 			s.cfg.Logger.Error("a peer has met a later life of this store and refuses it: its disk was lost, see Config.DiskLost, or is an older copy", who...)
 			if told := s.cfg.Events.Outlived; told != nil {

@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 
 	"multiraft/group"
+	"multiraft/internal/planted"
 )
 
 // health watches how the log's disk answers, and tells the groups of the store, so
@@ -189,6 +190,9 @@ func (s *Store) checkHealth() {
 // within a heartbeat, a follower at the latest before it campaigns.
 func (w *worker) noteFitness(r *replica, is group.Fitness) {
 	if is == group.Slow && r.core.Role() == group.Leader && w.store.health.yields.Add(-1) < 0 {
+		return
+	}
+	if is == group.Hung && planted.Is(planted.LeadOnHungDisk) {
 		return
 	}
 	r.core.SetFitness(is)

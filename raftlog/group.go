@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 
+	"multiraft/internal/planted"
 	"multiraft/wire"
 )
 
@@ -286,6 +287,9 @@ func (g *Group) applyRemove(segment uint32, acct account) uint32 {
 // applyDamaged marks the group and drops its entries: some of them, or its
 // vote, are lost, so none may be served, and they must not pin segments.
 func (g *Group) applyDamaged(segment uint32, acct account) uint32 {
+	if planted.Is(planted.GoOnDamaged) {
+		return 0
+	}
 	g.drop(acct)
 	g.dropControl(controlFlag, acct) // at its old size
 	g.removed, g.damaged, g.wounded = false, true, false
@@ -296,7 +300,7 @@ func (g *Group) applyDamaged(segment uint32, acct account) uint32 {
 // last entry that it may have acknowledged. What was submitted for a group before
 // it was removed does not bring it back.
 func (g *Group) applyWound(last wire.Index, term wire.Term, segment uint32, acct account) uint32 {
-	if g.removed {
+	if g.removed || planted.Is(planted.GoOnDamaged) {
 		return 0
 	}
 	g.drop(acct)

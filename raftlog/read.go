@@ -6,6 +6,7 @@ import (
 	"io"
 	"sync"
 
+	"multiraft/internal/planted"
 	"multiraft/wire"
 )
 
@@ -164,6 +165,9 @@ func (l *Log) readSegment(number uint32, offset int64, b []byte) error {
 
 // checkBlock finds out whether b begins with the block that the index says.
 func checkBlock(id wire.GroupID, ref blockRef, term wire.Term, b []byte) (wire.Block, error) {
+	if planted.Is(planted.ServeUnchecked) {
+		return wire.Block(b[:ref.size]), nil
+	}
 	block, _, err := wire.ParseBlock(b[:ref.size])
 	switch {
 	case err != nil:

@@ -540,7 +540,7 @@ func (r *recovery) torn() error {
 
 // gap handles batches that are missing in front of b.
 func (r *recovery) gap(s *scan, b *scannedBatch) error {
-	if r.sequence+1 > r.proven {
+	if r.sequence+1 > r.proven || planted.Is(planted.CutProven) {
 		return r.torn()
 	}
 	at := &CorruptionError{uint64(r.segment), r.offset, errNoBatch}
@@ -636,7 +636,7 @@ func countRecords(body []byte) (n uint32) {
 // the exclusive or in the header tells its group, even when the bytes that named
 // it are gone.
 func (r *recovery) badBody(s *scan, b *scannedBatch) error {
-	if b.sequence > r.proven {
+	if b.sequence > r.proven || planted.Is(planted.CutProven) {
 		return r.torn()
 	}
 	at := &CorruptionError{b.segment, int64(b.offset), errBatchBody}

@@ -44,6 +44,9 @@ const (
 	StaleSnapshot
 	CompactAll
 	LostWake
+	LetOldCopyIn
+	LeadOnHungDisk
+	SpeakNewerKinds
 	KeepDiverged
 
 	// Of the log.
@@ -53,4 +56,10 @@ const (
 	TrustTorn
 	DropLastBatch
 	RecycleLive
+	ServeUnchecked
+	GoOnDamaged
+	CutProven
+
+	// Of snapshots.
+	RestoreUnchecked
 )

@@ -34,6 +34,7 @@ const (
 	ruleRecovery rule = "M13" // a healed cluster goes on and agrees
 	ruleTerms    rule = "M14" // a term begins with a vote for oneself
 	ruleDurable  rule = "M15" // what was promised is found again after a restart
+	ruleFitness  rule = "M17" // nobody leads for long on a disk that hangs
 	ruleMembers  rule = "M16" // memberships follow from one another
 	rulePanic    rule = "panic"
 )
@@ -416,10 +417,11 @@ func (k *checker) configured(g int, m *wire.Message, index wire.Index, payload [
 	k.c.reconfigured(g, m.From)
 }
 
-// changing says whether a membership was sent that may yet be committed.
-func (k *checker) changing(g int, committed wire.Index) bool {
+// changing says whether a membership was sent that the leader, who has applied so
+// much, has yet to apply.
+func (k *checker) changing(g int, applied wire.Index) bool {
 	configs := k.groups[g].configs
-	return configs[len(configs)-1].Index > committed
+	return configs[len(configs)-1].Index > applied
 }
 
 func (k *checker) hasQuorum(g int, m *wire.Message, config *engine.Membership, index wire.Index) bool {
@@ -702,6 +704,39 @@ func (k *checker) audit(s *site, g int) {
 	if st.Role == group.Leader {
 		k.leads(g, st.Self.Replica, st.Term)
 	}
+}
+
+// fitness holds a store that knows that its disk hangs to what follows: its leaders
+// step down with their next heartbeat. A worker that waits for the disk itself says
+// nothing, so that its leaders are lost as well.
+func (k *checker) fitness(s *site) {
+	if s.store.Fitness() != group.Hung || s.store.Err() != nil || slices.Contains(s.blocks, true) {
+		s.unfit = 0
+		return
+	}
+	if s.unfit++; s.unfit <= s.tuning.HeartbeatTicks+fitnessTicks {
+		return
+	}
+	for g, handle := range s.groups {
+		if handle != nil && handle.IsLeader() && handle.Err() == nil && len(handle.Membership().Members) > 1 && !s.alone(g) {
+			k.fail(ruleFitness, "group %d: store %d leads, though its disk has hung for %d ticks since it noticed", groupID(g), s.at+1, s.unfit)
+		}
+	}
+}
+
+// fitnessTicks is how many ticks a leader may take besides until its next turn: its
+// worker stalls at times.
+const fitnessTicks = 6
+
+// alone says whether a replica is the only voter of its group.
+func (s *site) alone(g int) bool {
+	voters := 0
+	for _, m := range s.groups[g].Membership().Members {
+		if m.Role != wire.Learner {
+			voters++
+		}
+	}
+	return voters == 1 && s.votes(g)
 }
 
 // audit is what a replica said of itself.

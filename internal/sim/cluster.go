@@ -268,7 +268,7 @@ func (c *cluster) disagree(g int) string {
 		return fmt.Sprintf("the replica on store %d is not replaced", c.loss.site.at+1)
 	}
 	if isJoint(st.Members) {
-		if !c.rosters[g].busy {
+		if !c.rosters[g].busy() {
 			c.ask(leader, g, "leave the joint configuration", func(done func(engine.Membership, error)) error {
 				return leader.groups[g].LeaveJointAsync(done)
 			}, nil)

@@ -155,7 +155,7 @@ func (c *cluster) strike(k faultKind) {
 			s.wipe()
 		})
 	case faultRollBack:
-		if s.store == nil || s.rolled || s.failing || c.loss != nil {
+		if s.store == nil || s.rolled || s.blank || s.failing || c.loss != nil {
 			return
 		}
 		if s.copied == nil {

@@ -43,7 +43,7 @@ func (c *cluster) canLose(s *site) bool {
 	}
 	for g := range c.shape.members {
 		leader, st := c.leading(g)
-		if leader == nil || isJoint(st.Members) || c.rosters[g].busy || c.check.changing(g, st.Committed) {
+		if leader == nil || isJoint(st.Members) || c.rosters[g].busy() || c.check.changing(g, st.Applied) {
 			return false
 		}
 		voters, others := 0, 0
@@ -206,7 +206,7 @@ func (c *cluster) mend() {
 func (c *cluster) mendGroup(l *loss, g int) bool {
 	s, st := c.leading(g)
 	roster := c.rosters[g]
-	if s == nil || s.paused || s.hung || roster.busy {
+	if s == nil || s.paused || s.hung || roster.busy() {
 		return false
 	}
 	if isJoint(st.Members) {

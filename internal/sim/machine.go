@@ -84,6 +84,9 @@ func (m durableSnapshotMachine) Apply(entries []engine.Entry) error {
 // Query returns the state.
 func (m durableSnapshotMachine) Query(query any) (any, error) { return m.durableMachine.Query(query) }
 
+// stateBytes is the length of a captured state without its filler.
+const stateBytes = 24
+
 // Snapshot captures the state, and a filler that makes it large.
 func (m snapshotMachine) Snapshot() (io.WriterTo, error) {
 	c := m.site.c
@@ -105,6 +108,12 @@ func (m snapshotMachine) Restore(index wire.Index, r io.Reader) error {
 	}
 	c := m.site.c
 	c.count(statesRestored)
+	for i := stateBytes; i < len(b); i++ {
+		if b[i] != byte(i-stateBytes) {
+			c.check.fail(ruleMachine, "group %d: store %d is given a state at %d in which byte %d is not what was captured", groupID(m.group), m.site.at+1, index, i)
+			break
+		}
+	}
 	m.state = machineState{
 		count: int(binary.LittleEndian.Uint64(b)),
 		chain: binary.LittleEndian.Uint64(b[8:]),

@@ -16,7 +16,7 @@ import (
 type roster struct {
 	home map[wire.ReplicaID]int // site of each id that was ever given
 	ids  []wire.ReplicaID       // in the order they were given
-	busy bool                   // a change is on its way
+	open int                    // changes on their way
 	gone map[wire.ReplicaID]bool
 	dead map[wire.ReplicaID]bool // lost with their disks
 }
@@ -29,6 +29,9 @@ func newRoster(members []engine.Member) *roster {
 	slices.Sort(r.ids)
 	return r
 }
+
+// busy says whether a change is on its way.
+func (r *roster) busy() bool { return r.open > 0 }
 
 func (r *roster) give(id wire.ReplicaID, site int) {
 	r.home[id] = site
@@ -93,7 +96,7 @@ func (c *cluster) change(g int) {
 		return // first the replicas that were lost
 	}
 	if isJoint(st.Members) {
-		if roster.busy || !r.chance(0.7) {
+		if roster.busy() || !r.chance(0.7) {
 			return
 		}
 		c.count(jointLeft)
@@ -236,12 +239,19 @@ func (c *cluster) ask(s *site, g int, what string, request func(func(engine.Memb
 	roster, life := c.rosters[g], s.life
 	c.note("store %d is asked to change group %d: %s", s.at+1, groupID(g), what)
 	c.count(changesAsked)
-	roster.busy = true
+	roster.open++
+	isOpen := true
+	closeIt := func() {
+		if isOpen {
+			isOpen = false
+			roster.open--
+		}
+	}
 	err := request(func(m engine.Membership, err error) {
 		if s.volume.crashed || s.life != life {
 			return
 		}
-		roster.busy = false
+		closeIt()
 		c.changed(g, what, m, err)
 		if verdict != nil {
 			verdict(err)
@@ -249,11 +259,11 @@ func (c *cluster) ask(s *site, g int, what string, request func(func(engine.Memb
 	})
 	s.poke()
 	if err != nil {
-		roster.busy = false
+		closeIt()
 		c.changed(g, what, engine.Membership{}, err)
 	}
 	// One that ends with its store is forgotten some time.
-	c.later(5*time.Second, func() { roster.busy = false })
+	c.later(5*time.Second, closeIt)
 }
 
 func (c *cluster) changed(g int, what string, m engine.Membership, err error) {

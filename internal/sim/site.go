@@ -38,6 +38,7 @@ type site struct {
 	stopping  []bool           // groups that are being stopped
 	audits    []audit
 	audited   int
+	unfit     int // ticks for which the store has known that its disk hangs
 	ticked    int
 
 	// kept is what durable machines keep over the lives.
@@ -122,7 +123,7 @@ func (s *site) open() {
 		s.stillborn(err)
 		return
 	}
-	s.store, s.stepper, s.failing, s.logFailed = store, stepper, false, false
+	s.store, s.stepper, s.failing, s.logFailed, s.unfit = store, stepper, false, false, 0
 	s.peers = make([]bool, c.shape.stores)
 	s.parts = make([]bool, stepper.Workers()+stepper.Appliers()+otherParts)
 	s.groups = make([]*engine.Group, len(c.shape.members))
@@ -287,6 +288,7 @@ func (s *site) ticks() {
 	s.stepper.Tick()
 	s.tickLater()
 	s.poke()
+	s.c.check.fitness(s)
 	if s.ticked++; s.ticked%auditTicks != 0 {
 		return
 	}
