@@ -714,7 +714,7 @@ func (k *checker) fitness(s *site) {
 		s.unfit = 0
 		return
 	}
-	if s.unfit++; s.unfit <= s.tuning.HeartbeatTicks+fitnessTicks {
+	if s.unfit++; s.unfit <= s.tuning.HeartbeatTicks+fitnessTicks+int(fitnessStall/s.tick) {
 		return
 	}
 	for g, handle := range s.groups {
@@ -724,9 +724,12 @@ func (k *checker) fitness(s *site) {
 	}
 }
 
-// fitnessTicks is how many ticks a leader may take besides until its next turn: its
-// worker stalls at times.
-const fitnessTicks = 6
+// fitnessTicks and fitnessStall are how long a leader may take besides until it has
+// heard of it and stepped down: its worker stalls at times.
+const (
+	fitnessTicks = 6
+	fitnessStall = 200 * time.Millisecond
+)
 
 // alone says whether a replica is the only voter of its group.
 func (s *site) alone(g int) bool {

@@ -172,6 +172,10 @@ func (c *cluster) strike(k faultKind) {
 		}
 		c.later(lasts, func() { c.attempt(s, s.isOutlived, func() { s.rollBack(lasts) }) })
 	case faultRot, faultLostWrite, faultMisdirect:
+		if l := c.loss; l != nil && l.site.rotten && l.site.store != nil {
+			l.site.spoil(k) // more of the same disk
+			return
+		}
 		c.attempt(s, func() bool { return !s.hung }, func() { s.rot(k, 4*lasts) })
 	case faultDiskError:
 		if r.chance(0.5) {

@@ -250,6 +250,9 @@ func (c *cluster) mendGroup(l *loss, g int) bool {
 // connect: neither talks to an earlier life of a peer than it has met.
 func (n *network) greets(f *frame) bool {
 	from, to := n.c.sites[f.from], n.c.sites[f.to]
+	if to.rolled && from.met[to.at].incarnation > to.stepper.Incarnation() {
+		return false // nobody connects to it
+	}
 	if f.life != from.life || from.store == nil {
 		return true // sent before, and on its way since
 	}

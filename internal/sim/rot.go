@@ -3,6 +3,7 @@ package sim
 import (
 	"errors"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,6 +32,11 @@ type written struct {
 	length int
 	synced bool
 }
+
+// firstBatch is how much of each segment is spared: a log whose oldest segment has no
+// batch left begins with the next one, and does not notice. See the limits in
+// docs/testing.md.
+const firstBatch = vfs.SectorBytes
 
 // maxWritten bounds the writes that are remembered.
 const maxWritten = 24
@@ -137,14 +143,9 @@ func (s *shape) rots() bool {
 // some time later.
 func (s *site) rot(k faultKind, lasts time.Duration) {
 	c := s.c
-	struck := false
-	switch k {
-	case faultRot:
-		struck = s.flipBits()
-	case faultLostWrite:
-		struck = s.loseWrite(false)
-	default:
-		struck = s.loseWrite(true)
+	struck := s.spoil(k)
+	for range pick(c.faults, 0, 0, 1, 4) { // it seldom comes alone
+		struck = s.spoil(pick(c.faults, faultRot, faultRot, faultLostWrite, faultMisdirect)) || struck
 	}
 	if !struck {
 		return
@@ -160,6 +161,17 @@ func (s *site) rot(k faultKind, lasts time.Duration) {
 		})
 	}
 	c.later(lasts, s.replaceDisk)
+}
+
+// spoil strikes what is on the disk once. It returns false when there was nothing.
+func (s *site) spoil(k faultKind) bool {
+	switch k {
+	case faultRot:
+		return s.flipBits()
+	case faultLostWrite:
+		return s.loseWrite(false)
+	}
+	return s.loseWrite(true)
 }
 
 // replaceDisk puts an empty disk in place of one that rots.
@@ -193,10 +205,13 @@ func (s *site) flipBits() bool {
 		return s.spoilIdentity()
 	}
 	name, lo, hi := "", int64(0), int64(0)
-	if proven := s.volume.proven(); len(proven) > 0 && r.chance(0.5) {
+	if proven := s.volume.proven(); len(proven) > 0 && r.chance(0.3) {
 		w := &proven[r.IntN(len(proven))]
 		name, lo, hi = w.name, w.offset, w.offset+int64(w.length)
 	} else if files := s.files(); len(files) > 0 {
+		if snapshots := slices.DeleteFunc(slices.Clone(files), func(file string) bool { return path.Dir(file) != snapshotsDir }); len(snapshots) > 0 && r.chance(0.7) {
+			return s.flipInAll(snapshots)
+		}
 		name = files[r.IntN(len(files))]
 		hi = s.volume.FileSize(name)
 	}
@@ -207,12 +222,33 @@ func (s *site) flipBits() bool {
 	flipped := false
 	for range pick(r, 1, 1, 3, 20) {
 		offset := lo + r.Int64N(hi-lo)
-		if newest && !s.isProven(name, offset) {
+		if newest && !s.isProven(name, offset) || offset < firstBatch && strings.HasPrefix(path.Base(name), segmentFile) {
 			continue
 		}
 		if s.volume.FlipBit(name, offset, uint(r.IntN(8))) == nil {
 			c.note("a bit of %s at %d flips on the disk of store %d", name, offset, s.at+1)
 			c.count(bitsFlipped)
+			flipped = true
+			s.nameless = s.nameless || strings.HasPrefix(path.Base(name), "identity-")
+		}
+	}
+	return flipped
+}
+
+// flipInAll flips a bit in each file, mostly of what is between head and end.
+func (s *site) flipInAll(files []string) (flipped bool) {
+	for _, name := range files {
+		size, r := s.volume.FileSize(name), s.c.faults
+		if size == 0 {
+			continue
+		}
+		offset := r.Int64N(size)
+		if r.chance(0.7) {
+			offset = size/3 + offset/2
+		}
+		if s.volume.FlipBit(name, offset, uint(r.IntN(8))) == nil {
+			s.c.note("a bit of %s at %d flips on the disk of store %d", name, offset, s.at+1)
+			s.c.count(bitsFlipped)
 			flipped = true
 		}
 	}
@@ -272,7 +308,7 @@ func (s *site) loseWrite(misdirected bool) bool {
 	}
 	w := &proven[r.IntN(len(proven))]
 	end := w.offset + int64(w.length)
-	if v.spares(w.name, w.offset, end) {
+	if v.spares(w.name, w.offset, end) || w.offset < firstBatch {
 		return false
 	}
 	content := make([]byte, w.length)
@@ -287,6 +323,9 @@ func (s *site) loseWrite(misdirected bool) bool {
 	c.count(writesMisdirected)
 	other := &proven[r.IntN(len(proven))]
 	at := other.offset + vfs.SectorBytes*r.Int64N(3)
+	if at < firstBatch {
+		return true
+	}
 	content = content[:max(0, min(int64(len(content)), v.FileSize(other.name)-at))]
 	if !v.spares(other.name, at, at+int64(len(content))) && s.within(proven, other.name, at, at+int64(len(content))) && v.Spoil(other.name, at, content) == nil {
 		c.note("it is at %d of %s", at, other.name)

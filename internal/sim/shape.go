@@ -159,6 +159,9 @@ func drawShape(p Plan) shape {
 			s.members = append(s.members, drawMembers(r, len(s.members), s.stores))
 		}
 	}
+	if r.chance(0.1) {
+		s.decay(r)
+	}
 	if s.tuning.LeaseReads && s.tuning.Validate() != nil {
 		s.tuning.LeaseReads = false // the election time-out leaves no room for one
 	}
@@ -227,6 +230,16 @@ func (s *shape) succession(r random) {
 	s.weights[faultUsurp], s.weights[faultPause], s.weights[faultClock] = 6, 1, 2
 	s.changes = pick(r, 0, time.Second)
 	s.mixed = r.chance(0.4)
+}
+
+// decay makes a run one in which disks rot, one after the other, and little else
+// happens: each has to be replaced before the next one may.
+func (s *shape) decay(r random) {
+	s.weights = [faultKinds]int{}
+	s.weights[faultRot], s.weights[faultLostWrite], s.weights[faultMisdirect] = 6, 2, 2
+	s.weights[faultCrash], s.weights[faultKill] = 1, 1
+	s.snapshots, s.heavy, s.entries = true, pick(r, 2000, 50_000), pick(r, uint64(3), 20)
+	s.strike, s.changes = 500*time.Millisecond, 0
 }
 
 const (
