@@ -58,7 +58,9 @@
 //     it leaves, and is found there by every later life. So is what is applied.
 //   - M16: a replica runs where it was added, and not again once it was removed; no
 //     replica id is given twice; and an entry is committed by majorities of the voters
-//     of its configuration, of both halves when that is joint.
+//     of its configuration, of both halves when that is joint. A replica that was lost
+//     with its disk never speaks again, and no older copy of a disk is let in.
+//   - M17: nobody leads for long on a disk that its store knows to hang.
 //
 // # Concurrency
 //

@@ -153,13 +153,12 @@ func drawShape(p Plan) shape {
 		if p.Groups == 0 {
 			s.members = s.members[:min(3, len(s.members))]
 		}
-	case roll < 10:
+	case roll < 12:
 		s.succession(r)
 		for p.Groups == 0 && len(s.members) < 12 {
 			s.members = append(s.members, drawMembers(r, len(s.members), s.stores))
 		}
-	}
-	if r.chance(0.1) {
+	case roll < 14:
 		s.decay(r)
 	}
 	if s.tuning.LeaseReads && s.tuning.Validate() != nil {
