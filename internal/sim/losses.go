@@ -130,7 +130,7 @@ func (s *site) copyDisk() {
 // isOutlived says whether all others have met a later life of the site than the one
 // in which a copy of its disk would wake up.
 func (s *site) isOutlived() bool {
-	if s.copied == nil {
+	if s.copied == nil || !s.c.network.dial(s) {
 		return false
 	}
 	for _, other := range s.c.sites {
@@ -193,7 +193,7 @@ func (c *cluster) mend() {
 		l.mended[g] = l.mended[g] || c.mendGroup(l, g)
 		left = left || !l.mended[g]
 	}
-	if left {
+	if left || !c.network.dial(l.site) {
 		return
 	}
 	c.note("all replicas of store %d are replaced", l.site.at+1)

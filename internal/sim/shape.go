@@ -231,12 +231,12 @@ func (s *shape) succession(r random) {
 	s.mixed = r.chance(0.4)
 }
 
-// decay makes a run one in which disks rot, one after the other, and little else
+// decay makes a run one in which disks rot or are lost, one after the other, and little else
 // happens: each has to be replaced before the next one may.
 func (s *shape) decay(r random) {
 	s.weights = [faultKinds]int{}
 	s.weights[faultRot], s.weights[faultLostWrite], s.weights[faultMisdirect] = 6, 2, 2
-	s.weights[faultCrash], s.weights[faultKill] = 1, 1
+	s.weights[faultCrash], s.weights[faultKill], s.weights[faultRollBack], s.weights[faultWipe] = 1, 1, 2, 1
 	s.snapshots, s.heavy, s.entries = true, pick(r, 2000, 50_000), pick(r, uint64(3), 20)
 	s.strike, s.changes = 500*time.Millisecond, 0
 }
