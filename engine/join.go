@@ -129,6 +129,9 @@ func (s *Store) join(req joinWish) error {
 			return &ReplicaRemovedError{Group: req.Group, Replica: d.Replica}
 		}
 	}
+	if _, runs := s.Group(req.Group); runs {
+		return fmt.Errorf("group %d: %w", req.Group, ErrGroupExists) // nothing of it is stored yet
+	}
 	var cfg GroupConfig
 	switch start := s.repairs.lostStart(req.Group); {
 	case start != nil:

@@ -159,6 +159,9 @@ func (c *cluster) strike(k faultKind) {
 			return
 		}
 		if s.copied == nil {
+			if s.leadsAlone() {
+				return
+			}
 			s.copyDisk()
 		}
 		// A copy is known for one by peers that have met two later lives.

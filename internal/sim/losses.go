@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"multiraft/engine"
@@ -111,6 +112,23 @@ func (s *site) wipe() {
 			s.kept[g] = &machineState{}
 		}
 	}
+}
+
+// leadsAlone says whether the site is the only voter of a group. A copy of its disk
+// would go on leading it until it met a peer, and nothing could be said against that.
+func (s *site) leadsAlone() bool {
+	return slices.ContainsFunc(s.groups, func(handle *engine.Group) bool {
+		if handle == nil {
+			return false
+		}
+		voters := 0
+		for _, m := range handle.Membership().Members {
+			if m.Role != wire.Learner {
+				voters++
+			}
+		}
+		return voters < 2
+	})
 }
 
 // copyDisk keeps what the disk of a site holds, as a power cut would leave it.
