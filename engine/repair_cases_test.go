@@ -144,6 +144,37 @@ func TestTwoOfThreeLost(t *testing.T) {
 	}
 }
 
+// TestMajorityWoundedWithEntriesInFlight: two of three have acknowledged an entry that
+// the third does not know to be committed. They elect it, and it can commit nothing, so
+// no state holds that entry: the group stands still, and nobody gives up its promise.
+func TestMajorityWoundedWithEntriesInFlight(t *testing.T) {
+	c := newRepairCluster(t, 3, []wire.GroupID{1}, func(cfg *engine.Config) { cfg.SnapshotEntries = 10_000 })
+	c.startAll(30)
+	c.pass = func(_, _ wire.StoreID, m *wire.Message) bool { return m.Kind != wire.AppendResponse }
+	if err := c.group(c.leader(1), 1).ProposeAsync([]byte("in flight"), engine.NewPending(&c.count)); err != nil {
+		t.Fatal(err)
+	}
+	c.settle()
+	for at := range c.places {
+		c.close(at)
+	}
+	flipIn(t, c.places[0].fs, "1:000007")
+	flipIn(t, c.places[1].fs, "1:000019")
+	c.pass = nil
+	for at := range c.places {
+		c.start(at)
+	}
+	c.tick(1000)
+	for at := range 2 {
+		if st := c.group(at, 1).Status(); st.Repairing == nil || st.Leader.Store != 3 || st.Last != 32 {
+			t.Errorf("store %d: %+v", at+1, st)
+		}
+	}
+	if n := len(c.places[2].books[1].commands); n != 30 || len(c.lost) != 0 {
+		t.Errorf("the leader has applied %d commands, lost %v", n, c.lost)
+	}
+}
+
 // TestCompactionWaitsForADurableMachine: a durable machine that is behind the newest
 // snapshot has started from its own state, with the entries in between in the log.
 // They stay there until it has them, whatever the snapshot holds.

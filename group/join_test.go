@@ -138,3 +138,45 @@ func TestJoinGoesToLearnersThatAcknowledgedNothing(t *testing.T) {
 		t.Fatalf("%v were told, the learner is a voter", told)
 	}
 }
+
+// A learner that has been made a voter by an entry that the leader has not applied
+// may have voted and acknowledged as one elsewhere: its store is not told to run it.
+func TestJoinWaitsForPendingMembership(t *testing.T) {
+	c := newCluster(members(3), Tuning{})
+	for _, n := range c.nodes {
+		if err := n.start(0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	up := c.all()
+	g := c.node(1).g
+	if err := g.Campaign(); err != nil {
+		t.Fatal(err)
+	}
+	c.settle(up...)
+	c.join(4)
+	change := func(op ChangeOp) wire.Index {
+		t.Helper()
+		index, _, err := g.ChangeMembers(MembershipChange{Changes: []Change{{Op: op, Replica: 4, Store: 4}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.settle(up...)
+		return index
+	}
+	change(AddLearner)
+	if told := joins(t, c); len(told) == 0 {
+		t.Fatal("the learner is not told")
+	}
+	c.node(1).keepApplying = false
+	promoted := change(AddVoter)
+	joins(t, c)
+	c.tick(c.tuning.HeartbeatTicks, up...)
+	c.settle(up...)
+	if g.Commit() < promoted || g.Members().Index >= promoted {
+		t.Fatalf("commit %d, membership %d, want one entry that is committed and not in force", g.Commit(), g.Members().Index)
+	}
+	if told := joins(t, c); len(told) > 0 {
+		t.Errorf("%v were told, by entry %d they may vote", told, promoted)
+	}
+}

@@ -288,9 +288,13 @@ func (g *Group) takeHeartbeat(rd *Ready, slot int) {
 // What a learner acknowledges is durable, and so is that it runs. A heartbeat
 // that it answers proves less: it may forget it all in a crash.
 func (g *Group) takeJoin(out *[]wire.Message, slot int) {
-	if ld := g.leading; ld.match[slot] > 0 {
+	ld := g.leading
+	if ld.match[slot] > 0 {
 		ld.unheard = ld.unheard.without(slot)
 		return
+	}
+	if g.applied < ld.pendingConfig {
+		return // it may be a voter by an entry that is committed and not applied here
 	}
 	m := g.put(out, wire.Join, g.replica(slot))
 	m.Term = 0 // the kind has none
