@@ -315,7 +315,7 @@ func (g *Group) leadOn(old *wire.Membership) {
 	was := g.leading
 	ld := new(leading)
 	*ld = *was
-	ld.progressTable, ld.beats, ld.nudges, ld.confirms, ld.slow = progressTable{}, 0, 0, 0, 0
+	ld.progressTable, ld.beats, ld.nudges, ld.confirms, ld.slow, ld.owing = progressTable{}, 0, 0, 0, 0, 0
 	g.leading = ld
 	ld.flights = make([]inflights, len(g.members.Members))
 	for slot := range g.members.Members {
@@ -337,6 +337,9 @@ func (g *Group) leadOn(old *wire.Membership) {
 		}
 		if was.slow.has(at) {
 			ld.slow = ld.slow.with(slot)
+		}
+		if was.owing.has(at) {
+			ld.owing = ld.owing.with(slot)
 		}
 		if g.members.Members[slot].Role != wire.Learner {
 			ld.unheard = ld.unheard.without(slot)

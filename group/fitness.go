@@ -82,6 +82,7 @@ func (g *Group) mustYield() bool {
 //
 //mr:hotpath
 func (ld *leading) hears(slot int, m *wire.Message) {
+	ld.owing = ld.owing.without(slot)
 	if slow := m.Hint == hintSlow; slow != ld.slow.has(slot) {
 		if slow {
 			ld.slow = ld.slow.with(slot)
@@ -92,9 +93,12 @@ func (ld *leading) hears(slot int, m *wire.Message) {
 }
 
 // yield hands over because this replica is not fit, to the voter that is: the one
-// of the highest priority, and of these the one with the longest log. A leader that
-// has not committed an entry of its term has no log yet that others could be caught
-// up with.
+// of the highest priority, and of these the one with the longest log. A voter whose disk
+// hangs cannot say so, as nothing that it accepts becomes durable, and would ignore the
+// order; so those that owe an answer for longer come last. They are not ruled out: all
+// of them may owe one, if what slows this replica down slows the network.
+// A leader that has not committed an entry of its term has no log yet that others could
+// be caught up with.
 func (g *Group) yield() {
 	ld := g.leading
 	h := &ld.handover
@@ -107,8 +111,7 @@ func (g *Group) yield() {
 		if ld.state[slot] != replicate || ld.match[slot] < g.commit {
 			continue
 		}
-		if best < 0 || g.priorityOf(slot) > g.priorityOf(best) ||
-			g.priorityOf(slot) == g.priorityOf(best) && ld.match[slot] > ld.match[best] {
+		if best < 0 || g.yieldsRather(slot, best) {
 			best = slot
 		}
 	}
@@ -116,4 +119,16 @@ func (g *Group) yield() {
 		h.preferAt = g.now + preferTicks*uint64(g.tuning.ElectionTicks)
 		g.handOver(g.replica(best))
 	}
+}
+
+// yieldsRather says whether a voter is to lead rather than another one.
+func (g *Group) yieldsRather(slot, than int) bool {
+	ld := g.leading
+	if owes := ld.owing.has(slot); owes != ld.owing.has(than) {
+		return !owes
+	}
+	if a, b := g.priorityOf(slot), g.priorityOf(than); a != b {
+		return a > b
+	}
+	return ld.match[slot] > ld.match[than]
 }

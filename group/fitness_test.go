@@ -226,3 +226,54 @@ func TestSlowVoterStaysKnownOverChanges(t *testing.T) {
 		t.Errorf("%+v", st.Progress)
 	}
 }
+
+// A follower whose disk hangs cannot say so, as what says it would be durable first. What
+// is known is that it owes an answer for longer than from one heartbeat to the next:
+// another one comes first, whatever the priorities are.
+func TestSlowLeaderSparesWhoOwesAnswers(t *testing.T) {
+	c := newTrio(t)
+	for _, g := range c.g {
+		g.priority = map[wire.ReplicaID]uint8{1: 3, 2: 2}
+	}
+	c.ticks(soon)
+	g := c.g[0]
+	// Nothing becomes durable here any more, nor on store 2: nothing is committed.
+	if _, _, err := g.Propose(c.payload(1), 1); err != nil {
+		t.Fatal(err)
+	}
+	ordered := wire.ReplicaID(0)
+	drain := func() {
+		var rd Ready
+		for g.HasReady() && g.Ready(&rd) {
+			for i := range rd.Messages {
+				switch m := &rd.Messages[i]; {
+				case m.Kind == wire.TimeoutNow:
+					ordered = m.To
+				case m.Kind == wire.Heartbeat:
+					answer := wire.Message{Kind: wire.HeartbeatResponse, Group: 1, From: m.To, To: 1, Term: m.Term, Context: m.Context}
+					if err := g.Step(&answer); err != nil {
+						t.Fatal(err)
+					}
+				case m.Kind == wire.Append && m.To == 3:
+					answer := wire.Message{Kind: wire.AppendResponse, Group: 1, From: 3, To: 1, Term: m.Term, Index: g.log.last()}
+					if err := g.Step(&answer); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+	}
+	drain()
+	for range soon {
+		c.now++
+		g.Tick(c.now)
+		drain()
+	}
+	g.SetFitness(Slow)
+	c.now++
+	g.Tick(c.now)
+	drain()
+	if ordered != 3 {
+		t.Errorf("replica %d is to lead, want 3", ordered)
+	}
+}

@@ -24,6 +24,7 @@ type leading struct {
 	nudges   replicaSet // to be sent an empty append by the next Ready
 	confirms replicaSet // to be asked by the next Ready to confirm the newest read round
 	slow     replicaSet // said in their last answers that they are not fit to lead
+	owing    replicaSet // owed an answer to an append when heartbeats were due last, and have accepted none since
 
 	heartbeatAt uint64 // when heartbeats are due
 	quorumAt    uint64 // when the quorum is checked

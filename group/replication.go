@@ -52,7 +52,11 @@ func (g *Group) tickLeader() {
 		}
 		g.askAgain()
 		ld.handover.due = ld.handover.target != 0
+		ld.owing = 0
 		for slot := g.others.first(); slot < MaxReplicas; slot = g.others.next(slot) {
+			if ld.unanswered(slot) {
+				ld.owing = ld.owing.with(slot)
+			}
 			// An append is as good as a heartbeat, except that it is answered only
 			// once it is durable: who has not been heard from is asked.
 			if g.sentLately(slot) && ld.recentActive.has(slot) && !g.tuning.LeaseReads {
