@@ -52,13 +52,16 @@ const (
 
 // repair is one replica that is to come back.
 type repair struct {
-	kind   repairKind
-	group  wire.GroupID
-	id     wire.ReplicaID // zero: not known
-	start  *GroupConfig   // how to start a successor; nil: Config.Join tells
-	peers  []wire.StoreID // whom a lost one asks
-	asked  int
-	answer *rejoinAnswer
+	kind  repairKind
+	group wire.GroupID
+	id    wire.ReplicaID // zero: not known
+	start *GroupConfig   // how to start a successor; nil: Config.Join tells
+	peers []wire.StoreID // whom a lost one asks
+	// recovery is the one that a lost one has survived: the word of those whom that
+	// left behind is not for it. nil: none is known.
+	recovery *wire.Recovery
+	asked    int
+	answer   *rejoinAnswer
 }
 
 // rejoinAnswer is what a leader says of a lost replica.
@@ -261,6 +264,10 @@ func (s *Store) rejoined(from wire.StoreID, m *wire.Message) {
 	defer q.mu.Unlock()
 	for _, p := range q.list {
 		if p.group == m.Group && p.kind == repairLost && slices.Contains(p.peers, from) {
+			if p.recovery != nil && p.recovery.Bars(m.From) {
+				s.metrics.barredMessages.Add(1)
+				return
+			}
 			p.answer = &rejoinAnswer{none: m.Reject, id: wire.ReplicaID(m.Hint), voter: m.Context != 0}
 			q.due = 0
 			return
@@ -369,7 +376,7 @@ func (s *Store) checkLost(ctx context.Context, r *replica, cfg *GroupConfig) (su
 		}
 	}
 	start := *cfg
-	s.addRepair(&repair{kind: repairLost, group: r.id, id: d.Replica, start: &start, peers: s.whomToAsk(&d, cfg)})
+	s.addRepair(&repair{kind: repairLost, group: r.id, id: d.Replica, start: &start, peers: s.whomToAsk(&d, cfg), recovery: d.recovery})
 	s.noteDamage(Damage{Group: r.id, Replica: d.Replica, Err: failed})
 	return nil, failed
 }
@@ -391,7 +398,8 @@ func (s *Store) succeed(ctx context.Context, r *replica, lost *descriptor, id wi
 }
 
 // whomToAsk returns the stores that may run a member of a lost replica's group: those
-// that are known to, and when none is, all.
+// that are known to, and when none is, all. A recovery may have left some of them
+// behind, see rejoined.
 func (s *Store) whomToAsk(d *descriptor, cfg *GroupConfig) (peers []wire.StoreID) {
 	add := func(id wire.StoreID) {
 		if id != s.cfg.ID && !slices.Contains(peers, id) {
