@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"time"
 
+	"multiraft/internal/snapfile"
 	"multiraft/raftlog"
 	"multiraft/wire"
 )
@@ -31,7 +32,7 @@ type Result struct {
 	Store wire.StoreID
 	// Changed are the groups that were changed, Done those that were as planned
 	// already, by an earlier call.
-	Changed, Done []wire.GroupID
+	Changed, Done []wire.GroupID // never nil
 	// Record is the file with the plan and what became of it.
 	Record string
 }
@@ -58,7 +59,7 @@ func (d Disk) Apply(p *Plan, o ApplyOptions) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	result := &Result{Store: work.store, Record: filepath.Join(d.Dir, recordPrefix+hash[:confirmDigits]+recordSuffix)}
+	result := &Result{Store: work.store, Changed: []wire.GroupID{}, Done: []wire.GroupID{}, Record: filepath.Join(d.Dir, recordPrefix+hash[:confirmDigits]+recordSuffix)}
 	entry := record{Hash: hash, Store: work.store, Begun: o.Time, By: o.By, Plan: p}
 	if err := d.writeRecord(result.Record, &entry); err != nil {
 		return nil, err
@@ -108,17 +109,21 @@ func (d Disk) prepare(p *Plan, hash string) (*task, error) {
 			}
 		}
 	}
+	var names []snapfile.Name
+	if err == nil {
+		names, err = d.snapshots()
+	}
 	for _, s := range t.steps {
 		if err == nil {
-			_, err = s.check(t, log.Group(s.group.Group))
+			_, err = s.check(t, log.Group(s.group.Group), names)
 		}
 	}
 	return t, errors.Join(err, log.Close())
 }
 
 // check tells whether a step is done already. It returns a [*ChangedError] when it
-// can be done no more.
-func (s *step) check(t *task, g logGroup) (done bool, err error) {
+// can be done no more. names are the snapshots of the store.
+func (s *step) check(t *task, g logGroup, names []snapfile.Name) (done bool, err error) {
 	stored, meta := new(wire.Stored), g.Meta()
 	if len(meta) > 0 {
 		if err := stored.Decode(meta); err != nil {
@@ -130,7 +135,7 @@ func (s *step) check(t *task, g logGroup) (done bool, err error) {
 		return false, ErrConfirm // no plan has this hash
 	case stored.Recovery.Plan == t.mark:
 		return true, nil // it may have gone on since
-	case markOf(g, meta) != s.replica.Mark:
+	case markOf(g, meta, names) != s.replica.Mark:
 		return false, &ChangedError{t.store, s.group.Group}
 	}
 	return false, nil
@@ -147,9 +152,13 @@ func (d Disk) change(t *task, result *Result) (err error) {
 	defer func() { err = errors.Join(err, log.Close()) }()
 	sink := &outcome{}
 	log.SetSink(sink)
+	names, err := d.snapshots() // again: the store may have been open since prepare
+	if err != nil {
+		return err
+	}
 	for _, s := range t.steps {
 		g := log.Group(s.group.Group)
-		done, err := s.check(t, g)
+		done, err := s.check(t, g, names)
 		if err != nil {
 			return err
 		}

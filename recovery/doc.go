@@ -18,7 +18,8 @@
 // take over: the one with the highest last term, and of these with the highest last
 // index. A replica that is left behind is barred. The floor is the membership
 // entry that the recovery puts behind the source's log. A generation counts the
-// recoveries of a group.
+// recoveries of a group. Two recoveries of one generation by different plans make two
+// groups of it; NewPlan refuses to take one for the rest of the other.
 //
 // # What is done
 //

@@ -38,6 +38,28 @@ func (e *InputError) Error() string {
 	return strings.Join(append(where, e.What), ": ")
 }
 
+// ApartError refuses a plan for replicas that have survived recoveries by different
+// plans, neither of which knew of the other. They are two groups, each of which may
+// have acknowledged writes since, and nothing makes them one.
+type ApartError struct {
+	Group      wire.GroupID
+	Generation uint64
+	One, Other []wire.StoreID // the two sides
+}
+
+func (e *ApartError) Error() string {
+	return fmt.Sprintf("group %d was recovered apart on %s and on %s (recovery %d of each): decide which side goes on, and plan for this group with the stores of that one side alone; "+
+		"the replicas of the other are left behind, with what they acknowledged", e.Group, storesOf(e.One), storesOf(e.Other), e.Generation)
+}
+
+func storesOf(ids []wire.StoreID) string {
+	words := make([]string, len(ids))
+	for i, id := range ids {
+		words[i] = fmt.Sprintf("store %d", id)
+	}
+	return strings.Join(words, ", ")
+}
+
 // QuorumError refuses a plan for a group that has a quorum left: changing its
 // members is for its leader.
 type QuorumError struct{ Group wire.GroupID }

@@ -127,7 +127,8 @@ type Options struct {
 // NewPlan makes a plan from what all surviving stores hold. A store that is alive and
 // was not surveyed counts as lost: its replicas are barred.
 //
-// It returns [ErrNothing] with a plan that tells why nothing is to be done.
+// It returns [ErrNothing] with a plan that tells why nothing is to be done, and
+// [*ApartError] for a group whose survivors were recovered apart.
 func NewPlan(surveys []*Survey, o Options) (*Plan, error) {
 	surveys = slices.Clone(surveys)
 	slices.SortFunc(surveys, func(a, b *Survey) int { return cmp.Compare(a.Store, b.Store) })
@@ -139,7 +140,7 @@ func NewPlan(surveys []*Survey, o Options) (*Plan, error) {
 	for _, s := range surveys {
 		p.Stores = append(p.Stores, StorePlan{s.Store, s.UUID})
 		for _, r := range s.Replicas {
-			byGroup[r.Group] = append(byGroup[r.Group], found{s.Store, r})
+			byGroup[r.Group] = append(byGroup[r.Group], found{store: s.Store, Replica: r})
 		}
 	}
 	ids := make([]wire.GroupID, 0, len(byGroup))
@@ -177,6 +178,45 @@ func NewPlan(surveys []*Survey, o Options) (*Plan, error) {
 type found struct {
 	store wire.StoreID
 	Replica
+	left bool // by the newest recovery of its group, whether it knows so or not
+}
+
+// counts says whether what a replica knows is about the group as it is now. Those that
+// are gone or left behind know of another one.
+func (r *found) counts() bool { return r.State != Gone && r.State != Barred && !r.left }
+
+// findLeft finds the replicas that the newest recovery has left behind. They may have
+// gone on since, so what they say of members and of what is committed is that of
+// another group. It returns an [*ApartError] when there are two newest ones.
+func findLeft(id wire.GroupID, replicas []found) error {
+	var newest *found
+	for i := range replicas {
+		if r := &replicas[i]; r.counts() && (newest == nil || r.Generation > newest.Generation) {
+			newest = r
+		}
+	}
+	if newest == nil || newest.Generation == 0 {
+		return nil
+	}
+	apart := ApartError{Group: id, Generation: newest.Generation}
+	for i := range replicas {
+		r := &replicas[i]
+		switch {
+		case !r.counts():
+		case r.Generation < newest.Generation:
+			// Survivors on whose stores the recovery was not carried out are known to it,
+			// and who came later has an id above those that it barred.
+			r.left = r.Replica.Replica <= newest.Ceiling && !slices.Contains(newest.Survivors, r.Replica.Replica)
+		case r.Plan == newest.Plan:
+			apart.One = append(apart.One, r.store)
+		default:
+			apart.Other = append(apart.Other, r.store)
+		}
+	}
+	if apart.Other != nil {
+		return &apart
+	}
+	return nil
 }
 
 // check looks at what does not concern a single group.
@@ -213,9 +253,14 @@ func check(surveys []*Survey, o *Options) error {
 // planGroup decides about one group. It returns why nothing is to be done, if so.
 func planGroup(id wire.GroupID, replicas []found, o *Options) (p *GroupPlan, why string, err error) {
 	p = &GroupPlan{Group: id, Generation: 1, Lost: []Member{}}
+	if err := findLeft(id, replicas); err != nil {
+		return nil, "", err
+	}
 	decided := wire.Index(0) // known to be committed, by whomever
 	for i := range replicas {
-		decided = max(decided, replicas[i].committed())
+		if !replicas[i].left {
+			decided = max(decided, replicas[i].committed())
+		}
 		p.Generation = max(p.Generation, replicas[i].Generation+1)
 	}
 	p.Before, p.Pending = memberships(replicas)
@@ -274,7 +319,7 @@ func memberships(replicas []found) (before Membership, pending []Membership) {
 	}
 	for i := range replicas {
 		r := &replicas[i]
-		if r.State == Gone || r.State == Barred {
+		if !r.counts() {
 			continue
 		}
 		newer(r.Members)
@@ -303,7 +348,7 @@ func (p *GroupPlan) usable(replicas []found) []*found {
 	var usable []*found
 	for i := range replicas {
 		r := &replicas[i]
-		if r.State != Whole && r.State != Joining {
+		if r.left || r.State != Whole && r.State != Joining {
 			continue
 		}
 		if _, ok := p.member(r.Replica.Replica, r.store); ok {

@@ -3,6 +3,7 @@ package recovery_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -162,6 +163,64 @@ func TestPlanRefusesInput(t *testing.T) {
 		}
 		if _, err := recovery.DecodeSurvey([]byte(text)); !errors.Is(err, recovery.ErrFormat) {
 			t.Errorf("survey %q: %v", text, err)
+		}
+	}
+}
+
+// recovered says that a replica has survived a recovery.
+func recovered(s *recovery.Survey, generation uint64, plan string, survivors ...wire.ReplicaID) *recovery.Survey {
+	return with(s, func(r *recovery.Replica) {
+		r.Generation, r.Plan, r.Ceiling, r.Survivors = generation, plan, 100, survivors
+	})
+}
+
+// TestPlanRefusesTwoSides: replicas that were recovered apart are two groups, neither
+// of which may be taken for the rest of the other one. One that the newest recovery
+// left behind is known for that, whatever it did since.
+func TestPlanRefusesTwoSides(t *testing.T) {
+	four := config(10, "v1 v2 v3 v4")
+	a, b := recovered(survivor(1, 9, 12, 12, four), 1, "aa", 1, 2), recovered(survivor(3, 9, 20, 20, config(14, "v3 v4")), 1, "bb", 3, 4)
+	var apart *recovery.ApartError
+	_, err := recovery.NewPlan([]*recovery.Survey{a, b, survivor(4, 8, 9, 9, four)}, recovery.Options{})
+	if !errors.As(err, &apart) {
+		t.Fatalf("a plan was made of two groups: %v", err)
+	}
+	if apart.Group != 1 || apart.Generation != 1 || !slices.Equal(apart.One, []wire.StoreID{1}) || !slices.Equal(apart.Other, []wire.StoreID{3}) {
+		t.Errorf("%+v", apart)
+	}
+	if text := apart.Error(); !strings.Contains(text, "one side alone") || !strings.Contains(text, "store 1") {
+		t.Errorf("it does not say what to do: %s", text)
+	}
+	// What cannot go on does not count.
+	for _, state := range []recovery.State{recovery.Barred, recovery.Gone} {
+		other := with(recovered(survivor(3, 9, 20, 20, four), 1, "bb", 3, 4), func(r *recovery.Replica) { r.State = state })
+		if _, err := recovery.NewPlan([]*recovery.Survey{a, other}, recovery.Options{}); errors.As(err, &apart) {
+			t.Errorf("%s: %v", state, err)
+		}
+	}
+	for _, test := range []struct {
+		name    string
+		surveys []*recovery.Survey
+		want    string
+	}{
+		{"left behind by the newest recovery, and further on by itself",
+			[]*recovery.Survey{
+				recovered(survivor(1, 9, 12, 12, config(10, "v1 v2 v9")), 2, "cc", 1, 2, 9), b,
+				survivor(5, 8, 40, 30, config(25, "v5 v6 v7")),
+			}, "1: v1 12-12 loss bar3 bar5"},
+		{"a survivor whose store the recovery was not carried out on",
+			[]*recovery.Survey{recovered(survivor(1, 9, 12, 12, config(10, "v1 v2 v3 v4")), 1, "aa", 1, 2), survivor(2, 3, 9, 9, four)}, "1: v1 v2 12-12"},
+		{"one that was added since",
+			[]*recovery.Survey{recovered(survivor(1, 9, 12, 12, config(10, "v1 v2 v101 v102")), 1, "aa", 1, 2), survivor(101, 9, 12, 12, config(10, "v1 v2 v101 v102"))},
+			"1: v1 v101 12-12"},
+	} {
+		p, err := recovery.NewPlan(test.surveys, recovery.Options{})
+		if err != nil {
+			t.Errorf("%s: %v", test.name, err)
+			continue
+		}
+		if got := summary(&p.Groups[0]); got != test.want || p.Groups[0].Generation != test.surveys[0].Replicas[0].Generation+1 {
+			t.Errorf("%s: recovery %d\n got %s\nwant %s", test.name, p.Groups[0].Generation, got, test.want)
 		}
 	}
 }

@@ -272,6 +272,42 @@ func TestDamagedSurvivorIsReplaced(t *testing.T) {
 	}
 }
 
+// TestLostSurvivorAsksItsOwn: a survivor that has lost what it promised asks all stores
+// that may have a member, those left behind among them, which have a leader and have
+// removed it. Their word is not that of its group.
+func TestLostSurvivorAsksItsOwn(t *testing.T) {
+	c := newCluster(t, 7)
+	survivors, dead := []wire.StoreID{1, 2, 3}, []wire.StoreID{4, 5, 6, 7}
+	c.open(c.ids()...)
+	c.start(members(c.ids()...), c.ids()...)
+	c.write(3, c.ids()...)
+	c.kill(c.ids()...)
+	c.apply(c.plan(recovery.Options{}, survivors...), survivors...)
+	c.open(survivors...)
+	c.start(nil, survivors...)
+	c.serves(survivors...)
+	c.kill(1)
+	c.editStored(1, func(stored *wire.Stored) { stored.Descriptor.State |= wire.Lost })
+
+	c.partition(2, 3)
+	c.open(dead...)
+	c.start(nil, dead...)
+	ok := c.change(group.MembershipChange{Changes: []group.Change{{Op: group.Remove, Replica: 1}}}, dead...)
+	c.until("1 is removed from the old members", func() bool { return *ok })
+	c.open(1)
+	var lost *engine.ReplicaLostError
+	if err := c.tryStart(1, members(c.ids()...)); !errors.As(err, &lost) {
+		t.Fatalf("start: %v", err)
+	}
+	c.until("it has heard of those left behind", func() bool { return c.sites[1].store.Metrics().BarredMessages > 0 })
+	if stored, err := c.sites[1].store.Stored(); err != nil || len(stored) != 1 {
+		t.Errorf("stored are %+v, %v", stored, err)
+	}
+	c.cut = nil
+	c.until("it has another replica", func() bool { return c.sites[1].store.Metrics().ReplacedLost == 1 })
+	c.serves(survivors...)
+}
+
 // TestWoundedSurvivorWaitsForTheFloor: a survivor begins with a snapshot that came
 // before the recovery and was not installed, now because its log is damaged. The
 // members that the snapshot tells of were passed over: it must not vote among them (Q2).

@@ -54,6 +54,9 @@ type Replica struct {
 	// the ids that the last of them barred.
 	Generation uint64         `json:"generation,omitempty"`
 	Ceiling    wire.ReplicaID `json:"ceiling,omitempty"`
+	// Plan is the confirmation of the plan of that recovery, Survivors who it had go on.
+	Plan      string           `json:"plan,omitempty"`
+	Survivors []wire.ReplicaID `json:"survivors,omitempty"`
 	// Problems are for an operator to read. The state says what they mean.
 	Problems []string `json:"problems,omitempty"`
 	// Mark changes with everything above that Apply builds on.
@@ -166,7 +169,7 @@ func (d Disk) survey(log *raftlog.Inspection) (*Survey, error) {
 		Format: Format, Cluster: id.Cluster, Store: id.Store, UUID: hex.EncodeToString(id.UUID[:]), Incarnation: id.Incarnation,
 		Replicas: []Replica{},
 	}
-	names, err := snapfile.List(d.FS, filepath.Join(d.Dir, snapshotDir))
+	names, err := d.snapshots()
 	if err != nil {
 		return nil, err
 	}
@@ -202,7 +205,7 @@ func (d Disk) replica(g logGroup, names []snapfile.Name, cluster uint64) (r Repl
 		Group: g.ID(), State: Whole, Term: hs.Term, Vote: hs.Vote, Commit: hs.Commit, First: g.First(), Last: g.Last(),
 	}
 	meta := g.Meta()
-	r.Mark = markOf(g, meta)
+	r.Mark = markOf(g, meta, names)
 	problem := func(state State, format string, args ...any) {
 		r.State = state
 		r.Problems = append(r.Problems, fmt.Sprintf(format, args...))
@@ -219,7 +222,7 @@ func (d Disk) replica(g logGroup, names []snapfile.Name, cluster uint64) (r Repl
 		return r, true, nil
 	}
 	r.Replica, r.Members = stored.Descriptor.Replica, membershipOf(&stored.Members)
-	r.Generation, r.Ceiling = stored.Recovery.Generation, stored.Recovery.Ceiling
+	r.setRecovery(&stored.Recovery)
 	if err := g.Err(); err != nil {
 		problem(Damaged, "%v", err)
 		return r, true, nil
@@ -248,6 +251,16 @@ func (d Disk) replica(g logGroup, names []snapfile.Name, cluster uint64) (r Repl
 	}
 	r.findSnapshot(d, g, names, cluster)
 	return r, true, nil
+}
+
+func (r *Replica) setRecovery(from *wire.Recovery) {
+	if r.Generation = from.Generation; r.Generation == 0 {
+		return
+	}
+	r.Ceiling, r.Plan = from.Ceiling, fmt.Sprintf("%0*x", confirmDigits, from.Plan)
+	for _, m := range from.Survivors {
+		r.Survivors = append(r.Survivors, m.Replica)
+	}
 }
 
 // pendingBytes is how much of a log is read at a time.
@@ -329,6 +342,11 @@ func (r *Replica) findSnapshot(d Disk, g logGroup, names []snapfile.Name, cluste
 	}
 }
 
+// snapshots lists those that are complete.
+func (d Disk) snapshots() ([]snapfile.Name, error) {
+	return snapfile.List(d.FS, filepath.Join(d.Dir, snapshotDir))
+}
+
 func (d Disk) openSnapshot(name snapfile.Name) (*snapfile.Info, error) {
 	file, err := snapfile.OpenFile(d.FS, snapfile.Path(filepath.Join(d.Dir, snapshotDir), name))
 	if err != nil {
@@ -341,8 +359,10 @@ func (d Disk) openSnapshot(name snapfile.Name) (*snapfile.Info, error) {
 	return &info, errors.Join(err, file.Close())
 }
 
-// markOf returns what changes with a group.
-func markOf(g logGroup, meta []byte) string {
+// markOf returns what changes with a group. A snapshot that was received and not
+// installed has changed nothing in the log yet, so the names of those that there are
+// count as well; what is in them does not, as a look at it may be left out.
+func markOf(g logGroup, meta []byte, names []snapfile.Name) string {
 	sum, hs, last := xxhash.New(), g.HardState(), g.Last()
 	// An error has no term, and shows as zero; damage shows in what is left.
 	term, _ := g.Term(last)
@@ -352,6 +372,11 @@ func markOf(g logGroup, meta []byte) string {
 	}
 	if g.Err() != nil {
 		b = append(b, '!')
+	}
+	for _, name := range names {
+		if name.Group == g.ID() {
+			b = strconv.AppendUint(append(b, '+'), uint64(name.Index), 10)
+		}
 	}
 	_, _ = sum.Write(b) // documented never to fail
 	return strconv.FormatUint(sum.Sum64(), 16)

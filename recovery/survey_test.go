@@ -76,7 +76,7 @@ func TestShorterSnapshotIsInstalled(t *testing.T) {
 	}
 	c.tick()
 	c.write(20, 2, 3)
-	var found *vfs.MemFS
+	var before, found *vfs.MemFS
 	live := c.sites[1].disk
 	live.SetHook(func(op vfs.Op) vfs.Fault {
 		if found != nil || !op.Kind.Mutates() {
@@ -88,7 +88,9 @@ func TestShorterSnapshotIsInstalled(t *testing.T) {
 			r := survey.Replicas[0]
 			if r.Snapshot != nil && r.Snapshot.Index <= r.Last && r.Snapshot.Term > r.LastTerm {
 				found = clone
+				return vfs.Fault{}
 			}
+			before = clone
 		}
 		return vfs.Fault{}
 	})
@@ -98,7 +100,18 @@ func TestShorterSnapshotIsInstalled(t *testing.T) {
 		t.Fatal("there was no such moment")
 	}
 	c.kill(1, 2, 3)
+	// Nothing but the file has come since this plan was made.
+	c.sites[1].disk = before
+	old := c.plan(recovery.Options{}, 1)
+	confirm, err := old.Confirmation()
+	if err != nil {
+		t.Fatal(err)
+	}
 	c.sites[1].disk = found
+	var changed *recovery.ChangedError
+	if _, err := c.disk(1).Apply(old, recovery.ApplyOptions{Confirm: confirm}); !errors.As(err, &changed) {
+		t.Errorf("a plan was carried out that knows nothing of the snapshot: %v", err)
+	}
 	p := c.plan(recovery.Options{}, 1)
 	if snap := p.Groups[0].Replicas[0].Snapshot; snap == nil || p.Groups[0].Last != snap.Index {
 		t.Errorf("goes on from entry %d, the snapshot is %+v", p.Groups[0].Last, snap)
@@ -134,24 +147,7 @@ func TestDivergedCountsAsLost(t *testing.T) {
 	c.start(members(1, 2, 3), 1, 2, 3)
 	c.write(3, 1, 2, 3)
 	c.kill(1, 2, 3)
-	log, err := raftlog.Open(raftlog.Options{FS: c.sites[1].disk, Dir: dir, Cluster: 7, Store: 1, SegmentBytes: 64 << 10, Serial: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	log.SetSink(quietSink{})
-	var stored wire.Stored
-	if err := stored.Decode(log.Group(1).Meta()); err != nil {
-		t.Fatal(err)
-	}
-	stored.Descriptor.State |= wire.Diverged
-	b := new(raftlog.Batch)
-	b.Meta(log.Group(1), stored.AppendTo(nil))
-	log.Submit(b)
-	for log.Step() {
-	}
-	if err := log.Close(); err != nil {
-		t.Fatal(err)
-	}
+	c.editStored(1, func(stored *wire.Stored) { stored.Descriptor.State |= wire.Diverged })
 	var diverged *engine.DivergedError
 	if r := c.survey(1)[0].Replicas[0]; r.State != recovery.Diverged || len(r.Problems) != 1 {
 		t.Errorf("listed as %+v", r)
@@ -162,6 +158,29 @@ func TestDivergedCountsAsLost(t *testing.T) {
 	c.open(1)
 	if err := c.tryStart(1, nil); !errors.As(err, &diverged) {
 		t.Errorf("it starts: %v", err)
+	}
+}
+
+// editStored changes what a store has of its replica, which no program of ours would.
+func (c *cluster) editStored(id wire.StoreID, change func(*wire.Stored)) {
+	c.t.Helper()
+	log, err := raftlog.Open(raftlog.Options{FS: c.sites[id].disk, Dir: dir, Cluster: 7, Store: id, SegmentBytes: 64 << 10, Serial: true})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	log.SetSink(quietSink{})
+	var stored wire.Stored
+	if err := stored.Decode(log.Group(1).Meta()); err != nil {
+		c.t.Fatal(err)
+	}
+	change(&stored)
+	b := new(raftlog.Batch)
+	b.Meta(log.Group(1), stored.AppendTo(nil))
+	log.Submit(b)
+	for log.Step() {
+	}
+	if err := log.Close(); err != nil {
+		c.t.Fatal(err)
 	}
 }
 
