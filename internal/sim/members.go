@@ -188,10 +188,16 @@ func (c *cluster) change(g int) {
 
 // stores says whether the store has a replica in its log.
 func (s *site) stores(g int, replica wire.ReplicaID) bool {
+	return s.holds(g) == replica
+}
+
+// holds returns the replica that the store has in its log, zero for none.
+func (s *site) holds(g int) wire.ReplicaID {
 	stored, err := s.store.Stored()
-	return err == nil && slices.ContainsFunc(stored, func(group engine.StoredGroup) bool {
-		return group.ID == groupID(g) && group.Replica == replica
-	})
+	if err != nil {
+		return 0
+	}
+	return replicaOf(stored, groupID(g))
 }
 
 // start starts what was stopped and should run, and voters that were added and do
@@ -207,6 +213,9 @@ func (c *cluster) start(g int) {
 			s := c.sites[siteOf(m.Store)]
 			if s.store == nil || s.paused || s.hung || s.failing || s.stopping[g] || s.replicas[g] >= m.Replica || s.rolled || known.rolled || s.rotten || c.rosters[g].dies(m.Replica) {
 				continue
+			}
+			if s.holds(g) > m.Replica {
+				continue // who says that it is to run has not heard of its successor
 			}
 			stored := s.stores(g, m.Replica)
 			if m.Role == wire.Learner && !stored {
