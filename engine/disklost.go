@@ -17,11 +17,11 @@ import (
 // those replicas:
 //
 //	peer: "I have met life 4 of you" ─▶ nothing is stored, and DiskLost ─▶ life 4 + lifeLeap, durable ─▶ hello
-//	                                    otherwise: refused on, and told; failed when it holds replicas
+//	                                    otherwise: refused on, and told
 //
 // A copy of an older state of the disk is never let in this way, as it holds
-// replicas. The store fails instead: a replica that was the only voter of its group
-// when the copy was made would go on leading alone.
+// replicas. A replica that was the only voter of its group when the copy was made
+// leads on alone.
 type outliving struct {
 	mu      sync.Mutex // held to raise; taken with no other lock held
 	blank   bool       // nothing was stored when the store was opened; set by open
@@ -54,9 +54,6 @@ func (s *Store) outlived(peer wire.StoreID, met uint64) uint64 {
 			if told := s.cfg.Events.Outlived; told != nil {
 				s.events.call(func() { told(outlived) })
 			}
-		}
-		if !o.blank {
-			s.fail(outlived) // what it holds is older than what it promised: see OutlivedError
 		}
 		return life
 	}

@@ -221,9 +221,9 @@ func (e *RepairingError) Error() string {
 func (e *RepairingError) Unwrap() error { return e.Err }
 
 // OutlivedError says that a peer has met a later life of this store and refuses it:
-// its directory is an older copy, or, with Blank, empty. An older copy makes the
-// store fail: none of its replicas may go on, as nobody knows what they promised since.
-// Open the store on an empty directory with [Config.DiskLost].
+// its directory is an older copy, or, with Blank, empty. None of its replicas takes
+// part in anything with that peer. Open the store on an empty directory with
+// [Config.DiskLost].
 type OutlivedError struct {
 	Store            wire.StoreID
 	Peer             wire.StoreID
@@ -240,8 +240,7 @@ func (e *OutlivedError) Error() string {
 }
 
 // StoreFailedError says why the whole store stopped: its log could not be
-// written or synced, or it is an older copy of itself, see [OutlivedError]. It is
-// final until the store is opened again.
+// written or synced. It is final until the store is opened again.
 type StoreFailedError struct {
 	Store wire.StoreID
 	Err   error

@@ -345,9 +345,6 @@ func (s *site) within(list []written, name string, from, to int64) bool {
 
 // excuses says whether an error is what a disk that rots is to lead to.
 func (s *site) excuses(err error) bool {
-	if outlived := new(engine.OutlivedError); s.rolled && errors.As(err, &outlived) {
-		return true
-	}
 	if !s.rotten {
 		return false
 	}
