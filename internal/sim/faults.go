@@ -159,7 +159,7 @@ func (c *cluster) strike(k faultKind) {
 			return
 		}
 		if s.copied == nil {
-			if !s.copies() {
+			if s.leadsAlone() {
 				return
 			}
 			s.copyDisk()

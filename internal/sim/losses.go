@@ -114,16 +114,12 @@ func (s *site) wipe() {
 	}
 }
 
-// copies says whether a copy of the disk would be worth a roll-back. It is not when
-// the site is the only voter of a group: it would go on leading it until it met a
-// peer, and nothing could be said against that. Nor when a group is not stored yet.
-func (s *site) copies() bool {
-	return !slices.ContainsFunc(s.groups, func(handle *engine.Group) bool {
+// leadsAlone says whether the site is the only voter of a group. A copy of its disk
+// would go on leading it until it met a peer, and nothing could be said against that.
+func (s *site) leadsAlone() bool {
+	return slices.ContainsFunc(s.groups, func(handle *engine.Group) bool {
 		if handle == nil {
 			return false
-		}
-		if s.holds(groupOf(handle.ID())) == 0 {
-			return true // not even its beginning is stored yet
 		}
 		voters := 0
 		for _, m := range handle.Membership().Members {
@@ -272,9 +268,6 @@ func (c *cluster) mendGroup(l *loss, g int) bool {
 // connect: neither talks to an earlier life of a peer than it has met.
 func (n *network) greets(f *frame) bool {
 	from, to := n.c.sites[f.from], n.c.sites[f.to]
-	if f.copied && to.met[f.from].incarnation > f.incarnation {
-		return false // however late it is: nobody has let its sender in
-	}
 	if to.rolled && from.met[to.at].incarnation > to.stepper.Incarnation() {
 		return false // nobody connects to it
 	}

@@ -49,7 +49,6 @@ type frame struct {
 	// Of the sender when it was sent.
 	life        uint32
 	incarnation uint64
-	copied      bool   // sent by an older copy of a store
 	protocol    uint16 // that it spoke with the receiver
 }
 
@@ -71,7 +70,7 @@ func (n *network) mend() {
 func (n *network) send(from, to int, lane wire.Lane, payload []byte) error {
 	c, l := n.c, n.link(from, to)
 	f := frame{from: from, to: to, lane: lane, payload: payload, sum: xxhash.Sum64(payload), link: l,
-		life: c.sites[from].life, incarnation: c.sites[from].stepper.Incarnation(), protocol: c.sites[from].spoken[to], copied: c.sites[from].rolled}
+		life: c.sites[from].life, incarnation: c.sites[from].stepper.Incarnation(), protocol: c.sites[from].spoken[to]}
 	c.trace.mix(f.sum)
 	c.check.sent(&f)
 	c.count(framesSent)
