@@ -197,18 +197,30 @@ func clusterFlags(f *pflag.FlagSet, cfg *bench.Config) {
 	f.IntVar(&cfg.Appliers, "appliers", cfg.Appliers, "appliers per store; 0 leaves it to the engine")
 }
 
-func run(ctx context.Context, cfg bench.Config, json string, stdout, stderr io.Writer) error {
+// reported does one piece of work that ends in a report, with progress for those who wait.
+// A nil report is none.
+func reported[R any, P interface {
+	*R
+	report
+}](ctx context.Context, json string, stdout, stderr io.Writer, work func(context.Context, func(bench.Update)) (P, error)) error {
 	out, err := openOutput(json, stdout, stderr)
 	if err != nil {
 		return err
 	}
 	display := bench.NewDisplay(stderr, isTerminal(stderr))
-	report, err := bench.Run(ctx, cfg, display.Update)
+	result, err := work(ctx, display.Update)
 	display.Close()
-	if report == nil {
+	if result == nil {
 		return errors.Join(err, out.discard())
 	}
-	return errors.Join(err, out.write(report))
+	return errors.Join(err, out.write(result))
+}
+
+// run measures what a cluster gives.
+func run(ctx context.Context, cfg bench.Config, json string, stdout, stderr io.Writer) error {
+	return reported(ctx, json, stdout, stderr, func(ctx context.Context, update func(bench.Update)) (*bench.Report, error) {
+		return bench.Run(ctx, cfg, update)
+	})
 }
 
 func newOverload(stdout, stderr io.Writer) *cobra.Command {
@@ -235,17 +247,9 @@ exit code is 3.`,
 			if err := errors.Join(refuseZeros(cmd.Flags()), cfg.Validate()); err != nil {
 				return err
 			}
-			out, err := openOutput(json, stdout, stderr)
-			if err != nil {
-				return err
-			}
-			display := bench.NewDisplay(stderr, isTerminal(stderr))
-			report, err := bench.Overload(cmd.Context(), cfg, display.Update)
-			display.Close()
-			if report == nil {
-				return errors.Join(err, out.discard())
-			}
-			return errors.Join(err, out.write(report))
+			return reported(cmd.Context(), json, stdout, stderr, func(ctx context.Context, update func(bench.Update)) (*bench.OverloadReport, error) {
+				return bench.Overload(ctx, cfg, update)
+			})
 		},
 	}
 	f := cmd.Flags()
@@ -286,17 +290,9 @@ When something is lost the exit code is 1 and the directories are kept.`,
 			if err := errors.Join(refuseZeros(cmd.Flags()), cfg.Validate()); err != nil {
 				return err
 			}
-			out, err := openOutput(json, stdout, stderr)
-			if err != nil {
-				return err
-			}
-			display := bench.NewDisplay(stderr, isTerminal(stderr))
-			report, err := bench.Crash(cmd.Context(), cfg, display.Update)
-			display.Close()
-			if report == nil {
-				return errors.Join(err, out.discard())
-			}
-			return errors.Join(err, out.write(report))
+			return reported(cmd.Context(), json, stdout, stderr, func(ctx context.Context, update func(bench.Update)) (*bench.CrashReport, error) {
+				return bench.Crash(ctx, cfg, update)
+			})
 		},
 	}
 	f := cmd.Flags()
