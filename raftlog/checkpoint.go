@@ -360,7 +360,7 @@ func (r *recovery) loadCheckpoint() (place, error) {
 	}
 	err := r.checkEnd() // it may have moved
 	if r.sequence == 0 {
-		return place{segment: r.oldest}, err
+		r.segment = r.oldest
 	}
 	return place{r.segment, r.offset}, err
 }

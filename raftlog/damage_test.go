@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -436,6 +437,73 @@ func TestUnknownGroupsAreSuspect(t *testing.T) {
 	l = mustOpen(t, o)
 	if err := l.Group(4).Err(); err != nil || string(l.Group(4).Meta()) != "anew" {
 		t.Fatalf("removed and made again: %v", err)
+	}
+}
+
+// TestOldestSegmentEmptied: a log that has lost every batch of its oldest segment
+// does not begin with the next one, as if there had never been more.
+func TestOldestSegmentEmptied(t *testing.T) {
+	fs := vfs.New(vfs.Options{})
+	o := testOptions(fs)
+	o.SegmentBytes = 4 << 10
+	l := mustOpen(t, o)
+	vote := wire.HardState{Term: 7, Vote: 2}
+	var names []string
+	for i := range wire.Index(4) { // a batch fills a segment
+		submit(t, l, func(b *Batch) {
+			if i == 1 {
+				b.HardState(l.Group(9), vote)
+			}
+			b.Append(l.Group(1), block(1, 200*i+1, 1, 200))
+		})
+		name, _ := l.ActiveSegment()
+		names = append(names, name)
+	}
+	submit(t, l, func(b *Batch) { b.Compact(l.Group(1), 600, 1) })
+	mustClose(t, l)
+	oldest, second := names[1], names[2]
+	if !slices.Equal(names, slices.Compact(slices.Clone(names))) {
+		t.Fatalf("batches are in %v", names)
+	}
+	zero := func(fs *vfs.MemFS, name string, bytes int) {
+		content := readAll(t, fs, name)
+		clear(content[:min(bytes, len(content))])
+		rewriteFile(t, fs, name, content)
+	}
+	for _, test := range []struct {
+		name   string
+		damage func(*vfs.MemFS)
+		lost   bool
+	}{
+		{"the header", func(fs *vfs.MemFS) { zero(fs, oldest, 8) }, false},
+		{"the first sector", func(fs *vfs.MemFS) { zero(fs, oldest, SectorBytes) }, true},
+		{"all", func(fs *vfs.MemFS) { zero(fs, oldest, 4<<10) }, true},
+		{"all, and the next header", func(fs *vfs.MemFS) { zero(fs, oldest, 4<<10); zero(fs, second, 8) }, true},
+	} {
+		disk := fs.CrashClone(nil, vfs.AllLost)
+		test.damage(disk)
+		o := o
+		o.FS, o.Recovery = disk, RecoverStrict
+		if _, err := Open(o); !errors.As(err, new(*CorruptionError)) {
+			t.Fatalf("%s: opened strictly: %v", test.name, err)
+		}
+		told := 0
+		o.Recovery, o.Events.Damaged = RecoverCut, func(*CorruptionError, []wire.GroupID) { told++ }
+		for round := range 2 {
+			l := mustOpen(t, o)
+			if round == 0 && told == 0 {
+				t.Fatalf("%s: not reported", test.name)
+			}
+			for _, id := range []wire.GroupID{9, 77} { // 77 may have stood there only
+				if err := l.Group(id).Err(); (err != nil) != test.lost {
+					t.Fatalf("%s, round %d: group %d: %v", test.name, round, id, err)
+				}
+			}
+			if got := l.Group(9).HardState(); !test.lost && got != vote {
+				t.Fatalf("%s, round %d: the vote is %+v", test.name, round, got)
+			}
+			mustClose(t, l)
+		}
 	}
 }
 

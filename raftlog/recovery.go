@@ -86,7 +86,7 @@ type recovery struct {
 	proven uint64  // the last sequence that was durable for certain
 	tail   *tail   // the last batch, when nothing proves it
 
-	position      // that was reached
+	position      // that was reached; sequence 0 is where the oldest segment begins
 	cut      bool // the log ends here, whatever follows
 
 	// A group that came from a checkpoint has everything up to this sequence.
@@ -373,7 +373,9 @@ func (r *recovery) apply(s *scan) error {
 		}
 		inOrder := b.sequence == r.sequence+1 && b.prevSum == r.prevSum
 		if r.sequence == 0 {
-			inOrder = b.offset == 0 // the log begins with a segment
+			// A header names a segment as the oldest one only when it has a durable
+			// batch, or is about to have its first one.
+			inOrder = b.segment == uint64(r.oldest) && b.offset == 0
 		}
 		if !inOrder {
 			if err := r.gap(s, b); err != nil {
@@ -573,7 +575,8 @@ func (r *recovery) hasFile(number uint32) bool {
 // rebuild makes up for one damaged header in front of b: b knows the length and
 // the body sum of the batch before it. If the body is right, nothing is lost.
 func (r *recovery) rebuild(s *scan, b *scannedBatch) (bool, error) {
-	if b.prevLen < batchHeaderBytes || b.sequence < 2 || r.sequence != 0 && b.sequence != r.sequence+2 {
+	first := r.sequence == 0 // of the log: its sequence is not known
+	if b.prevLen < batchHeaderBytes || b.sequence < 2 || !first && b.sequence != r.sequence+2 {
 		return false, nil
 	}
 	lost := scannedBatch{header: header{sequence: b.sequence - 1, length: b.prevLen, bodySum: b.prevSum}}
@@ -581,7 +584,7 @@ func (r *recovery) rebuild(s *scan, b *scannedBatch) (bool, error) {
 	switch {
 	case b.offset >= b.prevLen:
 		lost.segment, lost.offset = b.segment, b.offset-b.prevLen
-	case b.offset == 0 && r.sequence != 0:
+	case b.offset == 0:
 		// It was the last one of the segment before.
 		seg := r.l.table.Load().get(r.segment)
 		if seg == nil {
@@ -605,8 +608,10 @@ func (r *recovery) rebuild(s *scan, b *scannedBatch) (bool, error) {
 		return false, nil
 	}
 	expected := int64(0) // a segment begins with a batch
-	if r.sequence != 0 && lost.segment == uint64(r.segment) {
+	if lost.segment == uint64(r.segment) {
 		expected = r.offset
+	} else if first {
+		return false, nil // the log begins before it
 	}
 	if int64(lost.offset) != expected {
 		return false, nil

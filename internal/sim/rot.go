@@ -33,11 +33,6 @@ type written struct {
 	synced bool
 }
 
-// firstBatch is how much of each segment is spared: a log whose oldest segment has no
-// batch left begins with the next one, and does not notice. See the limits in
-// docs/testing.md.
-const firstBatch = vfs.SectorBytes
-
 // maxWritten bounds the writes that are remembered.
 const maxWritten = 24
 
@@ -222,7 +217,7 @@ func (s *site) flipBits() bool {
 	flipped := false
 	for range pick(r, 1, 1, 3, 20) {
 		offset := lo + r.Int64N(hi-lo)
-		if newest && !s.isProven(name, offset) || offset < firstBatch && strings.HasPrefix(path.Base(name), segmentFile) {
+		if newest && !s.isProven(name, offset) {
 			continue
 		}
 		if s.volume.FlipBit(name, offset, uint(r.IntN(8))) == nil {
@@ -308,7 +303,7 @@ func (s *site) loseWrite(misdirected bool) bool {
 	}
 	w := &proven[r.IntN(len(proven))]
 	end := w.offset + int64(w.length)
-	if v.spares(w.name, w.offset, end) || w.offset < firstBatch {
+	if v.spares(w.name, w.offset, end) {
 		return false
 	}
 	content := make([]byte, w.length)
@@ -323,9 +318,6 @@ func (s *site) loseWrite(misdirected bool) bool {
 	c.count(writesMisdirected)
 	other := &proven[r.IntN(len(proven))]
 	at := other.offset + vfs.SectorBytes*r.Int64N(3)
-	if at < firstBatch {
-		return true
-	}
 	content = content[:max(0, min(int64(len(content)), v.FileSize(other.name)-at))]
 	if !v.spares(other.name, at, at+int64(len(content))) && s.within(proven, other.name, at, at+int64(len(content))) && v.Spoil(other.name, at, content) == nil {
 		c.note("it is at %d of %s", at, other.name)
