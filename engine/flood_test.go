@@ -96,6 +96,8 @@ func hostiles(t *testing.T) []hostile {
 	endless := append([]byte{22, 3, 1, 0x3f, 0xff, 1, 0xff, 0xff, 0xff}, garbage[:1<<12]...)
 	// A frame of the largest length, where a hello is expected.
 	frame := append([]byte{0xff, 0xff, 0xff, 0xff}, make([]byte, 76)...)
+	// A handshake message that comes a byte at a time, see drip.
+	slow := []byte{22, 3, 1, 0x3f, 0xff, 1, 0, 0x3f, 0xfb, 3, 3}
 	write := func(b []byte) hostile {
 		return func(nc net.Conn) bool {
 			_, _ = nc.Write(b) // the store may have hung up already, which is well
@@ -105,13 +107,21 @@ func hostiles(t *testing.T) []hostile {
 	return []hostile{
 		func(net.Conn) bool { return true },
 		func(net.Conn) bool { return false },
-		write(garbage), write(endless), write(frame), write([]byte{22}),
+		write(garbage), write(endless), write(frame), write([]byte{22}), write(slow),
 		func(nc net.Conn) bool {
 			// An honest handshake with a certificate of somebody else: the most work
 			// that a connection makes.
 			_ = tls.Client(nc, stranger).Handshake() // refused here or later
 			return true
 		},
+	}
+}
+
+// drip sends one byte more on a connection that is kept, so that it is never idle for
+// long (slow loris).
+func drip(nc net.Conn) {
+	if nc != nil {
+		_, _ = nc.Write([]byte{3}) // the store may have hung up already, which is well
 	}
 }
 
@@ -173,6 +183,9 @@ func TestFlood(t *testing.T) {
 				if err := nc.SetDeadline(time.Now().Add(time.Minute)); err != nil || !ways[r.IntN(len(ways))](nc) {
 					hangUp(nc)
 					continue
+				}
+				for range 16 {
+					drip(held[r.IntN(kept)])
 				}
 				at := r.IntN(kept)
 				hangUp(held[at])

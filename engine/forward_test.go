@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"multiraft/engine"
+	"multiraft/internal/vfs"
 	"multiraft/wire"
 )
 
@@ -309,5 +310,36 @@ func TestForwardingNeedsALeader(t *testing.T) {
 	var notLeader *engine.NotLeaderError
 	if _, err := g.Propose(c.ctx(), []byte("x")); !errors.As(err, &notLeader) || !strings.Contains(err.Error(), "no leader is known") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A leader whose store fails tells the followers nothing about what they forwarded: it
+// may be in the logs of others, and be committed by the next leader.
+func TestFailedStoreAnswersNoForwarded(t *testing.T) {
+	for _, fails := range []bool{false, true} {
+		c := newWarpCluster(t, 3, false, false, func(cfg *engine.Config) { cfg.ForwardProposals = true })
+		c.write(1, 1)
+		at := c.leader(1)
+		p := c.places[at]
+		if fails {
+			p.fs.SetHook(func(vfs.Op) vfs.Fault { return vfs.Fault{Err: errors.New("broken")} })
+		}
+		answers := 0
+		c.pass = func(from, _ wire.StoreID, m *wire.Message) bool {
+			if from == p.id && m.Kind == wire.ProposeResponse {
+				answers++
+			}
+			return true
+		}
+		if err := c.group(c.follower(), 1).ProposeAsync([]byte("x"), engine.NewPending(&c.count)); err != nil {
+			t.Fatal(err)
+		}
+		c.settle()
+		if failed := p.store.Err() != nil; failed != fails {
+			t.Fatalf("the store has failed: %t, want %t", failed, fails)
+		}
+		if want := map[bool]int{false: 1, true: 0}[fails]; answers != want {
+			t.Errorf("the store fails: %t; %d answers, want %d", fails, answers, want)
+		}
 	}
 }

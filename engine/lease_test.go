@@ -452,3 +452,36 @@ func TestStaleReads(t *testing.T) {
 		t.Errorf("nobody to tell: %v", err)
 	}
 }
+
+// The age of a state that was confirmed before the clock went back is not known.
+func TestAgeEndsWithAWrongClock(t *testing.T) {
+	for _, back := range []time.Duration{0, time.Second} {
+		clocks := map[wire.StoreID]*testClock{}
+		c := newSteppedClusterWith(t, 1, func(cfg *engine.Config) {
+			clocks[cfg.ID] = &testClock{now: time.Hour}
+			cfg.Clock = clocks[cfg.ID]
+		}, func() {
+			for _, clock := range clocks {
+				clock.move(50 * time.Millisecond)
+			}
+		})
+		g := c.groups[0]
+		age, done := time.Duration(-1), false
+		err := g.ReadStaleAsync(nil, 0, func(_ any, a time.Duration, err error) {
+			age, done = a, err == nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.stepOf(g).Worker(0) // the round begins
+		clocks[g.Store().ID()].move(-back)
+		c.settle()
+		want := time.Duration(0)
+		if back > 0 {
+			want = 1<<63 - 1
+		}
+		if !done || age != want {
+			t.Errorf("the clock goes back by %v: answered %t, age %v, want %v", back, done, age, want)
+		}
+	}
+}

@@ -225,7 +225,8 @@ func TestPlanRefusesTwoSides(t *testing.T) {
 	}
 }
 
-// FuzzPlan: surveys come from files, and make no plan panic.
+// FuzzPlan: surveys and plans come from files, and make nothing panic. A plan that is
+// read is written as it was, or another confirmation would be asked for.
 func FuzzPlan(f *testing.F) {
 	s := survivor(1, 3, 9, 5, config(0, "v1 v2 v3"))
 	b, err := s.Encode()
@@ -233,6 +234,15 @@ func FuzzPlan(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(b, b)
+	p, err := recovery.NewPlan([]*recovery.Survey{s}, recovery.Options{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	plan, err := p.Encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(plan, b)
 	f.Fuzz(func(t *testing.T, a, b []byte) {
 		// JSON is read into values some ten times as large, and written again.
 		allocs.AtMost(t, uint64(1<<20+512*(len(a)+len(b))), func() {
@@ -243,9 +253,25 @@ func FuzzPlan(f *testing.F) {
 				}
 			}
 			p, err := recovery.NewPlan(surveys, recovery.Options{})
-			if err == nil {
-				_, _ = p.Hash() // looked at for panics only
-				_ = p.Write(discard{})
+			if err != nil {
+				p, err = recovery.DecodePlan(a)
+			}
+			if err != nil {
+				return
+			}
+			_ = p.Write(discard{}) // looked at for panics only
+			text, err := p.Encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			again, err := recovery.DecodePlan(text)
+			if err != nil {
+				t.Fatalf("%v, of %s", err, text)
+			}
+			confirm, err := p.Confirmation()
+			confirmAgain, errAgain := again.Confirmation()
+			if err != nil || errAgain != nil || confirm != confirmAgain {
+				t.Fatalf("confirmed by %s and %s (%v, %v)", confirm, confirmAgain, err, errAgain)
 			}
 		})
 	})

@@ -98,7 +98,7 @@ func TestFaultRows(t *testing.T) {
 }
 
 // TestFuzzTargets holds that each target bounds what its input may cost, but for those
-// that decode nothing, and that docs/testing.md names it.
+// that decode nothing, that inputs of it are committed, and that docs/testing.md names it.
 func TestFuzzTargets(t *testing.T) {
 	decodeNothing := map[string]bool{"FuzzMessageEncode": true, "FuzzCommitIndex": true, "FuzzTally": true}
 	top := root(t)
@@ -123,6 +123,9 @@ func TestFuzzTargets(t *testing.T) {
 			name := path.Base(file.Dir) + "." + fn.Name.Name
 			if !strings.Contains(section, "`"+name+"`") {
 				t.Errorf("docs/testing.md does not say what %s is for", name)
+			}
+			if inputs, err := filepath.Glob(filepath.Join(top, file.Dir, "testdata", "fuzz", fn.Name.Name, "*")); err != nil || len(inputs) == 0 {
+				t.Errorf("no inputs of %s are committed (%v): see .ci/corpus", name, err)
 			}
 			bounded := false
 			ast.Inspect(fn, func(n ast.Node) bool {
