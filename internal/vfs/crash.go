@@ -44,6 +44,22 @@ var (
 	DiskFails = CrashOptions{Lost: 20, Torn: 10, Zeroed: 10, Garbage: 10, Whole: 40, EntriesLost: 50}
 )
 
+// Losses count what a crash took, so that a test can tell that it took anything.
+type Losses struct {
+	// Lost, Torn, Zeroed and Garbage are unsynced sectors, see [CrashOptions].
+	Lost, Torn, Zeroed, Garbage int
+	// Reordered are unsynced sectors that were kept though one that was written
+	// before them, to the same file, was not.
+	Reordered int
+	// Sizes are files with another size than they had, Entries unsynced changes of
+	// directories that did not happen.
+	Sizes, Entries int
+}
+
+// Losses returns what the crash took that made this file system; nothing for one
+// that was not made by CrashClone.
+func (m *MemFS) Losses() Losses { return m.losses }
+
 // CrashClone returns a file system in a state in which the disk may be after a
 // power cut now. The original goes on as if nothing had happened. In the clone
 // everything is durable, nothing is locked or open, and there is no hook.
@@ -57,6 +73,7 @@ func (m *MemFS) CrashClone(source Source, o CrashOptions) *MemFS {
 	for _, n := range c.order {
 		clone.used += c.clones[n].size
 	}
+	clone.losses = c.losses
 	return clone
 }
 
@@ -66,6 +83,7 @@ type crash struct {
 	options CrashOptions
 	clones  map[*inode]*inode
 	order   []*inode
+	losses  Losses
 }
 
 // chance is true in percent of 100 calls. It takes nothing from the source when
@@ -84,9 +102,11 @@ func (c *crash) below(n int64) int64 { return int64(c.source.Uint64() % uint64(n
 func (c *crash) dir(d *dir, into *MemFS, name string) *dir {
 	entries := slices.Clone(d.durable)
 	for _, op := range d.pending {
-		if !c.chance(c.options.EntriesLost) {
-			op.apply(&entries)
+		if c.chance(c.options.EntriesLost) {
+			c.losses.Entries++
+			continue
 		}
+		op.apply(&entries)
 	}
 	clone := new(dir)
 	into.dirs[name] = clone
@@ -118,6 +138,9 @@ func (c *crash) file(n *inode) *inode {
 	}
 	c.sectors(n, clone)
 	clone.size = c.size(n, clone)
+	if clone.size != n.size {
+		c.losses.Sizes++
+	}
 	clone.cut(clone.size)
 	clone.durableSize, clone.minSize = clone.size, clone.size
 	return clone
@@ -150,6 +173,7 @@ func (c *crash) sectors(n, clone *inode) {
 			kept = c.below(int64(len(order)))
 		}
 	}
+	gone := false // one before the next was
 	for k, i := range order {
 		var sector [SectorBytes]byte
 		copy(sector[:], n.sector(i))
@@ -161,11 +185,16 @@ func (c *crash) sectors(n, clone *inode) {
 			case int64(k) == kept && c.options.Torn > 0:
 				c.tear(sector[:], oldest)
 			default:
+				c.losses.Lost++
 				copy(sector[:], oldest)
 			}
 		} else if !c.fate(sector[:], n, versions[i]) {
+			if gone {
+				c.losses.Reordered++
+			}
 			continue
 		}
+		gone = true
 		clone.poke(sector[:], i*SectorBytes)
 	}
 }
@@ -175,6 +204,7 @@ func (c *crash) fate(sector []byte, n *inode, versions []int) bool {
 	old := func() []byte { return n.preImage(versions[c.below(int64(len(versions)))]) }
 	o := &c.options
 	if o.Lost >= 100 { // all, so the oldest: a crash before the first write-back
+		c.losses.Lost++
 		copy(sector, n.preImage(versions[0]))
 		return true
 	}
@@ -183,6 +213,7 @@ func (c *crash) fate(sector []byte, n *inode, versions []int) bool {
 	}
 	roll := int(c.below(100))
 	if roll -= o.Lost; roll < 0 {
+		c.losses.Lost++
 		copy(sector, old())
 		return true
 	}
@@ -191,10 +222,12 @@ func (c *crash) fate(sector []byte, n *inode, versions []int) bool {
 		return true
 	}
 	if roll -= o.Zeroed; roll < 0 {
+		c.losses.Zeroed++
 		clear(sector)
 		return true
 	}
 	if roll -= o.Garbage; roll < 0 {
+		c.losses.Garbage++
 		for i := range sector {
 			sector[i] = byte(c.source.Uint64())
 		}
@@ -205,6 +238,7 @@ func (c *crash) fate(sector []byte, n *inode, versions []int) bool {
 
 // tear puts old in place of one end of sector, from any byte.
 func (c *crash) tear(sector, old []byte) {
+	c.losses.Torn++
 	cut := c.below(SectorBytes + 1)
 	if c.below(2) == 0 {
 		copy(sector[cut:], old[cut:])

@@ -37,6 +37,7 @@ type MemFS struct {
 	root    *dir
 	dirs    map[string]*dir // visible directories by clean name
 	locks   map[string]bool
+	losses  Losses // of the crash that made it
 }
 
 // entry is what a name stands for: a file or a directory.
