@@ -164,16 +164,8 @@ func (c *cluster) strike(k faultKind) {
 			}
 			s.copyDisk()
 		}
-		// A copy is known for one by peers that have met two later lives.
-		for n := range 2 {
-			c.later(time.Duration(n+1)*lasts/3, func() {
-				if s.store != nil && s.copied != nil && !s.isOutlived() && !c.calm {
-					c.count(crashes)
-					s.crash(s.crashOptions())
-				}
-			})
-		}
-		c.later(lasts, func() { c.attempt(s, s.isOutlived, func() { s.rollBack(lasts) }) })
+		s.outlive(lasts/3, c.now+5*time.Second)
+		c.later(lasts, func() { c.attempt(s, s.isOutlived, func() { s.rollBack(lasts + 2*c.shape.election()) }) })
 	case faultRot, faultLostWrite, faultMisdirect:
 		if l := c.loss; l != nil && l.site.rotten && l.site.store != nil {
 			l.site.spoil(k) // more of the same disk

@@ -145,6 +145,22 @@ func (s *site) copyDisk() {
 	}
 }
 
+// outlive ends lives of a site that its peers have met, until they have met two that
+// are later than the copy of its disk: then they know it for one.
+func (s *site) outlive(each, until time.Duration) {
+	c := s.c
+	c.later(each, func() {
+		if s.copied == nil || s.rolled || c.calm || c.now > until || s.isOutlived() {
+			return
+		}
+		if s.store != nil && c.network.dial(s) {
+			c.count(crashes)
+			s.crash(s.crashOptions())
+		}
+		s.outlive(each, until)
+	})
+}
+
 // isOutlived says whether all others have met a later life of the site than the one
 // in which a copy of its disk would wake up.
 func (s *site) isOutlived() bool {
@@ -272,7 +288,9 @@ func (n *network) greets(f *frame) bool {
 		return false // nobody connects to it
 	}
 	if f.life != from.life || from.store == nil {
-		return true // sent before, and on its way since
+		// Sent before, and on its way since. A copy had no connection to send it on,
+		// unless it was let in.
+		return !f.copied || f.incarnation >= to.met[f.from].incarnation
 	}
 	return n.admits(to, from, f.incarnation) && n.admits(from, to, to.stepper.Incarnation())
 }

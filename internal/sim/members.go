@@ -418,7 +418,7 @@ func (s *site) startGroups() error {
 		known[g], joined[g] = true, group.Replica != replicaID(g, s.at)
 	}
 	for g, members := range c.shape.members {
-		if !known[g] && (s.reborn || !isMember(members, s.at)) {
+		if !known[g] && (s.reborn || s.rolled || !isMember(members, s.at)) {
 			s.forget(g)
 			continue
 		}

@@ -49,6 +49,7 @@ type frame struct {
 	// Of the sender when it was sent.
 	life        uint32
 	incarnation uint64
+	copied      bool   // it is an older copy of its store
 	protocol    uint16 // that it spoke with the receiver
 }
 
@@ -69,8 +70,9 @@ func (n *network) mend() {
 // send takes a frame from a store and decides what becomes of it.
 func (n *network) send(from, to int, lane wire.Lane, payload []byte) error {
 	c, l := n.c, n.link(from, to)
+	s := c.sites[from]
 	f := frame{from: from, to: to, lane: lane, payload: payload, sum: xxhash.Sum64(payload), link: l,
-		life: c.sites[from].life, incarnation: c.sites[from].stepper.Incarnation(), protocol: c.sites[from].spoken[to]}
+		life: s.life, incarnation: s.stepper.Incarnation(), copied: s.rolled, protocol: s.spoken[to]}
 	c.trace.mix(f.sum)
 	c.check.sent(&f)
 	c.count(framesSent)

@@ -160,6 +160,11 @@ func drawShape(p Plan) shape {
 		}
 	case roll < 14:
 		s.decay(r)
+	case roll < 15:
+		s.relapse(r)
+		if p.Groups == 0 {
+			s.members = s.members[:min(3, len(s.members))]
+		}
 	}
 	if s.tuning.LeaseReads && s.tuning.Validate() != nil {
 		s.tuning.LeaseReads = false // the election time-out leaves no room for one
@@ -239,6 +244,15 @@ func (s *shape) decay(r random) {
 	s.weights[faultCrash], s.weights[faultKill], s.weights[faultRollBack], s.weights[faultWipe] = 1, 1, 2, 1
 	s.snapshots, s.heavy, s.entries = true, pick(r, 2000, 50_000), pick(r, uint64(3), 20)
 	s.strike, s.changes = 500*time.Millisecond, 0
+}
+
+// relapse makes a run one in which disks are copied and rolled back, one after the other,
+// while the others have time to meet what becomes of a store in between.
+func (s *shape) relapse(r random) {
+	s.weights = [faultKinds]int{}
+	s.weights[faultRollBack], s.weights[faultCrash], s.weights[faultStop] = 6, 1, 1
+	s.weights[faultIsolate], s.weights[faultKill], s.weights[faultWipe] = r.IntN(2), r.IntN(2), r.IntN(2)
+	s.strike, s.changes = time.Second, pick(r, 0, 0, 2*time.Second)
 }
 
 const (
