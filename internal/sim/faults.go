@@ -252,12 +252,13 @@ func (c *cluster) usurp(s *site) {
 		return
 	}
 	if r.chance(0.4) {
-		// It hears late what others promised, and they hear nothing more from it.
+		// It hears late what others promised, and they hear nothing more from it. That one
+		// of them leads it hears late as well.
 		lag := r.between(election/2, election*9/10)
 		for _, other := range c.sites {
 			c.network.link(other.at, s.at).lag = lag
 		}
-		c.later(2*election, func() {
+		c.later(3*election, func() {
 			for _, other := range c.sites {
 				c.network.link(other.at, s.at).lag = 0
 			}
@@ -265,6 +266,7 @@ func (c *cluster) usurp(s *site) {
 		c.later(election, func() {
 			if !c.calm {
 				c.cut(2*election, func(from, _ int) bool { return from == s.at })
+				c.pester(s, c.now+2*election)
 			}
 		})
 		return
@@ -286,24 +288,31 @@ func (c *cluster) usurp(s *site) {
 	})
 }
 
-// pester has all others try, again and again, to take over what a store leads that
-// was cut off: they do so at the first moment at which they may.
+// pester has others try, again and again, to take over what a store leads that was cut
+// off: they do so at the first moment at which they may. One at a time tries, as
+// candidates refuse each other.
 func (c *cluster) pester(leader *site, until time.Duration) {
 	if c.calm || c.now >= until {
 		return
 	}
+	first := c.faults.IntN(len(c.sites))
 	for g := range c.shape.members {
 		if leader.store == nil || leader.groups[g] == nil || !leader.groups[g].IsLeader() {
 			continue
 		}
-		for _, s := range c.sites {
-			if s != leader && s.store != nil && !s.paused && s.groups[g] != nil && !s.groups[g].IsLeader() && s.stepper.Campaign(s.groups[g]) == nil {
+		for i := range c.sites {
+			s := c.sites[(first+i)%len(c.sites)]
+			if s == leader || s.store == nil || s.paused || s.groups[g] == nil {
+				continue
+			}
+			if !s.groups[g].IsLeader() && s.stepper.Campaign(s.groups[g]) == nil {
 				c.count(campaignsAsked)
 				s.poke()
 			}
+			break
 		}
 	}
-	c.later(c.shape.tick/2, func() { c.pester(leader, until) })
+	c.later(max(c.shape.tick/2, 3*c.shape.delayMax), func() { c.pester(leader, until) })
 }
 
 // reconfigured may split the stores when a leader sends a membership for the first

@@ -47,6 +47,7 @@ type shape struct {
 	keep      uint64        // entries in front of one
 	heavy     int           // largest filler of one
 	mixed     bool          // stores have election time-outs and leases of their own
+	oneClock  bool          // the ticker of a store is as fast or slow as its clock
 	batches   float64       // share of bursts whose writes are proposed together
 	versions  bool          // stores speak different protocol versions
 	forward   bool          // followers pass proposals on to the leader
@@ -234,6 +235,7 @@ func (s *shape) succession(r random) {
 	s.weights[faultUsurp], s.weights[faultPause], s.weights[faultClock] = 6, 1, 2
 	s.changes = pick(r, 0, time.Second)
 	s.mixed = r.chance(0.4)
+	s.oneClock = true
 }
 
 // decay makes a run one in which disks rot or are lost, one after the other, and little else

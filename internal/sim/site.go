@@ -277,7 +277,11 @@ func (s *site) crashOptions() vfs.CrashOptions {
 }
 
 func (s *site) tickLater() {
-	s.c.agenda.add(event{at: s.c.now + s.tick, kind: eventTick, site: int16(s.at), life: s.life})
+	tick := s.tick
+	if s.c.shape.oneClock {
+		tick = time.Duration(float64(tick) / s.clock.rate)
+	}
+	s.c.agenda.add(event{at: s.c.now + tick, kind: eventTick, site: int16(s.at), life: s.life})
 }
 
 // auditTicks is how many ticks pass between two audits of some group.
