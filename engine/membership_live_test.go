@@ -181,7 +181,7 @@ func TestGrowAndShrink(t *testing.T) {
 	if stored, err := f.stores[self.Store].Stored(); err != nil || len(stored) != 0 {
 		t.Errorf("store %d holds %v, %v", self.Store, stored, err)
 	}
-	_, err := f.stores[self.Store].StartGroup(f.ctx(), engine.GroupConfig{ID: 1, Members: threeMembers, StateMachine: &ledger{}})
+	_, err := f.stores[self.Store].StartGroup(f.ctx(), engine.GroupConfig{ID: 1, Members: []engine.Member{self}, StateMachine: &ledger{}})
 	if !errors.As(err, &removed) {
 		t.Errorf("start of a removed replica: %v, want a ReplicaRemovedError", err)
 	}

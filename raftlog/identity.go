@@ -23,8 +23,17 @@ type Identity struct {
 	Incarnation uint64
 }
 
-// The identity is kept in two files, written in turn, so that a torn write
-// costs the older one only.
+// The identity is kept in two files. Each write goes to the older one, so that a
+// torn one leaves the other, and what is told to anybody stands in both: one damaged
+// copy takes nothing back.
+//
+//	generation: life   found     raise                          reach            raiseTo
+//	identity-a          4: 2  ─▶ 6: 3 ┬▶ log is made ready ┬───────▶ 8: 3 ┬─────────▶ 10: 9
+//	identity-b          5: 2          ┘                    └▶ 7: 3 ┘      └▶ 9: 9 ┘
+//
+// A copy is written over only when the other one is durable, so of the two only the
+// newer can be one that a process left in the page cache (see settle). This is why
+// each has a generation of its own, also where both say the same.
 //
 //	 0     8     12   14   16          24       32     40    56           64       72
 //	┌─────┬─────┬────┬────┬───────────┬────────┬──────┬─────┬─────────────┬────────┐
@@ -135,7 +144,9 @@ func loadIdentity(o *Options, hasLog bool) (*identityFile, error) {
 	// Without a log nobody has met the store yet, and it can be made anew.
 	f.again = errs[f.target] == nil || errors.Is(errs[f.target], fs.ErrNotExist) && f.target == 1 && !hasLog
 	if errors.Is(errs[f.target], errBadIdentity) {
-		// The damaged copy may have been the newer one: skip what it had used.
+		// The damaged copy was the newer one if a crash came between two writes: skip
+		// what it had used. Nobody was told that, so to fall back is safe however far
+		// apart they were.
 		f.generation++
 		f.Incarnation++
 		o.Events.Damaged(&CorruptionError{Err: fmt.Errorf("%s: %w", identityNames[f.target], errBadIdentity)}, nil)
@@ -143,7 +154,8 @@ func loadIdentity(o *Options, hasLog bool) (*identityFile, error) {
 	return f, nil
 }
 
-// raise makes the next incarnation durable.
+// raise makes the next incarnation durable, in one copy. The other one gets it from
+// reach, at the end of Open and before anybody hears of it.
 func (f *identityFile) raise() error {
 	if err := f.settle(); err != nil {
 		return err
@@ -182,8 +194,11 @@ func (f *identityFile) raiseTo(incarnation uint64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	was := f.Incarnation
-	f.Incarnation = max(was, incarnation)
-	err := f.write()
+	if incarnation <= was {
+		return nil
+	}
+	f.Incarnation = incarnation
+	err := f.writeBoth()
 	if err != nil {
 		f.Incarnation = was
 	}
@@ -213,7 +228,9 @@ func (l *Log) Identity() Identity {
 	return l.identity
 }
 
-// reach makes durable that a segment has had a durable batch.
+// reach makes durable that a segment has had a durable batch. In both copies, for a
+// small write with each segment: nothing but this tells that the newest segment was
+// lost.
 func (f *identityFile) reach(segment uint32) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -222,13 +239,24 @@ func (f *identityFile) reach(segment uint32) error {
 	}
 	was := f.reached
 	f.reached = segment
-	err := f.write()
+	err := f.writeBoth()
 	if err != nil {
 		f.reached = was // to be tried again
 	}
 	return err
 }
 
+// writeBoth makes the identity durable in the older copy, and then in the other. An
+// error leaves at least the copy that it did not come from, and the next write begins
+// with the other one.
+func (f *identityFile) writeBoth() error {
+	if err := f.write(); err != nil {
+		return err
+	}
+	return f.write()
+}
+
+// write makes the identity durable in the older copy.
 func (f *identityFile) write() error {
 	f.generation++
 	name := identityNames[f.target]

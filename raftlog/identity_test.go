@@ -2,6 +2,7 @@ package raftlog_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -75,32 +76,215 @@ func TestRaiseIncarnation(t *testing.T) {
 	fs.SetHook(nil)
 }
 
+// TestRaiseInTwoSteps fails each call of a raise in turn. The store stays in the life
+// in which it was until both copies say more, and then it is that much further on.
+func TestRaiseInTwoSteps(t *testing.T) {
+	for call := uint64(1); ; call++ {
+		fs := vfs.New(vfs.Options{FailedSyncDrops: true})
+		l := mustOpen(t, testOptions(fs))
+		fs.SetHook(vfs.FailFrom(fs.Calls()+call, errSync))
+		err := l.RaiseIncarnation(40)
+		fs.SetHook(nil)
+		if err == nil {
+			if call < 6 {
+				t.Fatalf("a raise makes %d calls", call-1)
+			}
+			return
+		}
+		if got := l.Identity().Incarnation; !errors.Is(err, errSync) || got != 1 {
+			t.Fatalf("call %d: incarnation %d, %v", call, got, err)
+		}
+		if err := l.RaiseIncarnation(30); err != nil || l.Identity().Incarnation != 30 {
+			t.Fatalf("raised again after call %d failed: %v", call, err)
+		}
+		for _, name := range files(t, fs, "identity-") {
+			o := testOptions(fs.CrashClone(nil, vfs.AllLost))
+			if err := o.FS.(*vfs.MemFS).FlipBit(name, 60, 1); err != nil {
+				t.Fatal(err)
+			}
+			if got := mustOpen(t, o).Identity().Incarnation; got <= 30 {
+				t.Fatalf("call %d failed once, %s is damaged: incarnation %d", call, name, got)
+			}
+		}
+	}
+}
+
+// identityLife is a life in which the identity is written for each reason there is.
+// It calls told with each incarnation that the store is in.
+func identityLife(t *testing.T, o Options, raised uint64, told func(uint64)) {
+	t.Helper()
+	l := mustOpen(t, o)
+	told(l.Identity().Incarnation)
+	for l.Stats().Rotations < 2 {
+		submit(t, l, func(b *Batch) { b.Meta(l.Group(1), make([]byte, 2000)) })
+		l.Maintain()
+	}
+	for l.Maintain() {
+	}
+	if err := l.RaiseIncarnation(raised); err != nil {
+		t.Fatal(err)
+	}
+	told(l.Identity().Incarnation)
+	mustClose(t, l)
+}
+
+// TestIdentityAtEveryCall lets the power fail in front of each call of two lives, and
+// takes each state of the disk that may leave as it is and with each of the copies
+// damaged. Where both were sound one of them is enough, and no incarnation that
+// anybody was told is seen again.
+func TestIdentityAtEveryCall(t *testing.T) {
+	fs := vfs.New(vfs.Options{})
+	type state struct{ sum, told uint64 }
+	told, seen, damaged := uint64(0), make(map[state]bool), 0
+	open := func(disk *vfs.MemFS) (sound bool, err error) {
+		o := testOptions(disk)
+		sound = disk.FileSize("/log/identity-a") > 0 && disk.FileSize("/log/identity-b") > 0
+		o.Events.Damaged = func(*CorruptionError, []wire.GroupID) { sound = false }
+		l, err := Open(o)
+		if err == nil && l.Identity().Incarnation <= told {
+			err = fmt.Errorf("incarnation %d again", l.Identity().Incarnation)
+		}
+		return sound, err
+	}
+	fs.SetHook(func(op vfs.Op) vfs.Fault {
+		if !op.Kind.Mutates() {
+			return vfs.Fault{}
+		}
+		fs.States(vfs.StateOptions{Combined: 2, Entries: 3}, func(s *vfs.State) {
+			this := state{s.Sum(), told}
+			if seen[this] {
+				return
+			}
+			seen[this] = true
+			sound, err := open(s.Clone())
+			if err != nil {
+				t.Fatalf("power failed before %s %s, %s: %v", op.Kind, op.Name, s, err)
+			}
+			if !sound {
+				return
+			}
+			for _, name := range []string{"/log/identity-a", "/log/identity-b"} {
+				disk := s.Clone()
+				if err := disk.FlipBit(name, 60, 1); err != nil {
+					t.Fatal(err)
+				}
+				damaged++
+				if _, err := open(disk); err != nil {
+					t.Fatalf("power failed before %s %s, %s, %s is damaged: %v", op.Kind, op.Name, s, name, err)
+				}
+			}
+		})
+		return vfs.Fault{}
+	})
+	for life := range uint64(2) {
+		identityLife(t, testOptions(fs), 1000*(life+1), func(is uint64) { told = is })
+	}
+	if len(seen) < 500 || damaged < 500 {
+		t.Fatalf("%d states, %d with a damaged copy", len(seen), damaged)
+	}
+}
+
+// TestIdentityFlippedBits: whenever nothing is under way, any wrong bit of either copy
+// costs nothing: the incarnation is above all there were, the peers may have met one
+// that was far ahead, and the loss of the last segment is noticed. The next damage
+// may hit the other copy.
+func TestIdentityFlippedBits(t *testing.T) {
+	fs := vfs.New(vfs.Options{})
+	o := testOptions(fs)
+	incarnation := func(disk *vfs.MemFS, damaged int) uint64 {
+		t.Helper()
+		o, told := testOptions(disk), 0
+		o.Events.Damaged = func(*CorruptionError, []wire.GroupID) { told++ }
+		l := mustOpen(t, o)
+		if told != damaged {
+			t.Fatalf("%d copies are called damaged, want %d", told, damaged)
+		}
+		return l.Identity().Incarnation
+	}
+	look := func(when string, floor uint64) {
+		t.Helper()
+		copies := files(t, fs, "identity-")
+		for i, name := range copies {
+			for at := range int64(8 * len(readAll(t, fs, name))) {
+				disk := fs.CrashClone(nil, vfs.AllLost)
+				if err := disk.FlipBit(name, at/8, uint(at%8)); err != nil {
+					t.Fatal(err)
+				}
+				got := incarnation(disk, 1)
+				if got <= floor {
+					t.Fatalf("%s, bit %d of %s: incarnation %d, but %d was in use", when, at, name, got, floor)
+				}
+				if at%64 != 0 {
+					continue
+				}
+				disk = disk.CrashClone(nil, vfs.AllLost)
+				if err := disk.FlipBit(copies[1-i], at/8, uint(at%8)); err != nil {
+					t.Fatal(err)
+				}
+				if next := incarnation(disk, 1); next <= got {
+					t.Fatalf("%s, bit %d of one copy and then of the other: incarnation %d after %d", when, at, next, got)
+				}
+			}
+			disk := fs.CrashClone(nil, vfs.AllLost)
+			segments := files(t, disk, "segment-")
+			if err := errors.Join(disk.FlipBit(name, 60, 1), disk.Remove(segments[len(segments)-1])); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Open(testOptions(disk)); !errors.Is(err, ErrMissing) {
+				t.Fatalf("%s, without %s and the last segment: %v", when, name, err)
+			}
+		}
+	}
+	for _, met := range []uint64{1 << 20, 1 << 30} {
+		l := mustOpen(t, o)
+		life := l.Identity().Incarnation
+		look("opened", life)
+		if err := l.RaiseIncarnation(met); err != nil {
+			t.Fatal(err)
+		}
+		look("raised", met)
+		for l.Stats().Rotations == 0 {
+			submit(t, l, func(b *Batch) { b.Meta(l.Group(1), make([]byte, 2000)) })
+		}
+		submit(t, l, func(b *Batch) { b.Meta(l.Group(1), make([]byte, 2000)) })
+		for l.Maintain() {
+		}
+		look("in a later segment", met)
+		mustClose(t, l)
+		look("closed", met)
+	}
+}
+
 // TestIdentityOfKilledProcess kills a process in front of each call of its first
-// two starts, so that what it wrote is in the page cache only, and lets the power
+// two lives, so that what it wrote is in the page cache only, and lets the power
 // fail in front of each call of the start that follows, which keeps all names but
 // the lost ones and no content but what was synced. There is an identity left
-// each time, or no log yet.
+// each time, or no log yet, and no incarnation that was in use is seen again.
 func TestIdentityOfKilledProcess(t *testing.T) {
 	fs := vfs.New(vfs.Options{})
-	recoveries := 0
+	recoveries, told := 0, uint64(0)
+	open := func(disk *vfs.MemFS, what string) {
+		l, err := Open(testOptions(disk))
+		if err == nil && l.Identity().Incarnation <= told {
+			err = fmt.Errorf("incarnation %d again", l.Identity().Incarnation)
+		}
+		if err != nil {
+			t.Fatalf("power failed before %s: %v", what, err)
+		}
+	}
 	restart := func(killed *vfs.MemFS) {
 		o := testOptions(killed)
 		killed.SetHook(func(op vfs.Op) vfs.Fault {
 			if op.Kind.Mutates() {
 				recoveries++
 				for _, crash := range []vfs.CrashOptions{{Lost: 100}, {EntriesLost: 100}, vfs.AllLost} {
-					o := testOptions(killed.CrashClone(nil, crash))
-					if _, err := Open(o); err != nil {
-						t.Fatalf("power failed before %s %s: %v", op.Kind, op.Name, err)
-					}
+					open(killed.CrashClone(nil, crash), op.Kind.String()+" "+op.Name)
 				}
 				if !strings.Contains(op.Name, "identity") && op.Kind != vfs.OpSyncDir {
 					return vfs.Fault{}
 				}
 				killed.States(vfs.StateOptions{Combined: 1, Entries: 4}, func(s *vfs.State) {
-					if _, err := Open(testOptions(s.Clone())); err != nil {
-						t.Fatalf("power failed before %s %s, %s: %v", op.Kind, op.Name, s, err)
-					}
+					open(s.Clone(), op.Kind.String()+" "+op.Name+", "+s.String())
 				})
 			}
 			return vfs.Fault{}
@@ -116,8 +300,14 @@ func TestIdentityOfKilledProcess(t *testing.T) {
 		}
 		return vfs.Fault{}
 	})
-	for range 2 {
-		mustClose(t, mustOpen(t, testOptions(fs)))
+	for life := range uint64(2) {
+		l := mustOpen(t, testOptions(fs))
+		told = l.Identity().Incarnation
+		if err := l.RaiseIncarnation(100 * (life + 1)); err != nil {
+			t.Fatal(err)
+		}
+		told = l.Identity().Incarnation
+		mustClose(t, l)
 	}
 	if recoveries < 100 {
 		t.Fatalf("%d recoveries", recoveries)
