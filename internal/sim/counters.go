@@ -24,7 +24,8 @@ const (
 	framesUnspoken
 	linksDown
 	syncs
-	diskErrors
+	syncsFailed
+	writesFailed
 	crashes
 	crashesInStep
 	crashesInRecovery
@@ -89,18 +90,27 @@ const (
 	groupsStopped
 	statesCaptured
 	statesRestored
+	segmentsRecycled
+	sectorsLost
+	sectorsTorn
+	sectorsZeroed
+	sectorsGarbage
+	sectorsReordered
+	sizesLost
+	namesLost
 	counters // how many there are
 )
 
 var counterNames = [counters]string{
 	"frames sent", "messages sent", "frames lost", "frames duplicated", "frames reordered", "frames delayed", "frames late", "frames cut",
-	"frames refused", "frames unreceived", "frames between stores that were outlived", "frames of another protocol version", "links down", "syncs", "disk errors", "crashes", "crashes in a step",
+	"frames refused", "frames unreceived", "frames between stores that were outlived", "frames of another protocol version", "links down", "syncs", "syncs failed", "writes failed", "crashes", "crashes in a step",
 	"crashes in recovery", "process kills", "power cuts", "restarts", "upgrades", "downgrades", "messages not sent to older stores", "clean stops", "pauses", "isolations", "splits",
 	"one-way cuts", "storms", "slow disks", "slow reads", "hung disks", "steps on a hung disk", "wiped disks", "copied disks", "disks rolled back", "stores mended", "bits flipped", "writes lost", "writes misdirected", "replicas damaged", "stores that could not be read", "full disks", "clock drifts", "clock jumps", "usurpations", "schisms", "coups", "opens without room", "leaders elected", "writes acknowledged", "writes refused", "writes unknown",
 	"writes too large", "batches proposed", "reads answered", "reads failed", "reads of old states", "old states refreshed", "reads of states of unknown age", "reads under a lease", "duels of leaders", "commands applied",
 	"member changes asked for", "member changes made", "member changes refused", "member changes unknown", "joint configurations left",
 	"replica ids to be reused", "transfers asked for", "campaigns asked for", "replicas joined", "replicas started by hand", "replicas removed", "starts barred by a tombstone", "groups stopped",
-	"states captured", "states restored",
+	"states captured", "states restored", "segments recycled",
+	"unsynced sectors lost", "unsynced sectors torn", "unsynced sectors zeroed", "unsynced sectors spoilt", "unsynced sectors kept behind lost ones", "unsynced sizes lost", "unsynced names lost",
 }
 
 func (n counter) String() string { return counterNames[n] }

@@ -97,7 +97,7 @@ func (c *cluster) strike(k faultKind) {
 	case faultCrash:
 		if s.store != nil {
 			c.count(crashes)
-			s.crash(s.crashOptions())
+			s.dieSoon(s.crashOptions())
 		}
 	case faultCrashInStep:
 		s.volume.crashIn, s.volume.crashAs = 1+r.IntN(20), s.crashOptions()

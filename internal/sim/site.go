@@ -17,6 +17,7 @@ type site struct {
 	at     int
 	volume *volume
 	random random
+	torn   random        // of what a crash hits
 	tick   time.Duration // tickers of stores differ a little
 	clock  siteClock
 	tuning group.Tuning
@@ -69,6 +70,7 @@ type site struct {
 
 func newSite(c *cluster, at int) *site {
 	s := &site{c: c, at: at, slow: 1, random: newRandom(c.seed, streamSteps+uint64(groupSpread*(at+1)))}
+	s.torn = newRandom(c.seed, streamTorn+uint64(groupSpread*(at+1)))
 	s.tick = c.shape.tick + time.Duration(float64(c.shape.tick)*0.02*(s.random.Float64()-0.5))
 	s.tuning = c.shape.tuningOf(s.random)
 	s.clock = siteClock{c: c, rate: 1}
@@ -223,6 +225,7 @@ func (s *site) crash(o vfs.CrashOptions) {
 	if s.store == nil {
 		return
 	}
+	s.dieWriting(o)
 	s.volume.crash(o)
 	s.fall()
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"multiraft/internal/vfs"
 	"multiraft/raftlog"
@@ -61,6 +62,9 @@ func (v *volume) call(op vfs.Op) vfs.Fault {
 	if v.crashed {
 		return vfs.Fault{Err: errCrashed}
 	}
+	if op.Kind == vfs.OpRename && strings.Contains(op.Name, "segment-") {
+		c.count(segmentsRecycled)
+	}
 	if !op.Kind.Mutates() {
 		if op.Kind == vfs.OpRead {
 			v.reads++
@@ -92,14 +96,14 @@ func (v *volume) fault(op vfs.Op) vfs.Fault {
 		}
 		if v.failSyncIn > 0 {
 			if v.failSyncIn--; v.failSyncIn == 0 {
-				v.fail("sync", op)
+				v.fail(syncsFailed, "sync", op)
 				return vfs.Fault{Err: errSync}
 			}
 		}
 	case vfs.OpWrite:
 		if v.failWriteIn > 0 {
 			if v.failWriteIn--; v.failWriteIn == 0 {
-				v.fail("write", op)
+				v.fail(writesFailed, "write", op)
 				return vfs.Fault{Err: errWrite, Written: v.source.IntN(int(op.Length) + 1)}
 			}
 		}
@@ -107,8 +111,8 @@ func (v *volume) fault(op vfs.Op) vfs.Fault {
 	return vfs.Fault{}
 }
 
-func (v *volume) fail(what string, op vfs.Op) {
-	v.site.c.count(diskErrors)
+func (v *volume) fail(n counter, what string, op vfs.Op) {
+	v.site.c.count(n)
 	v.site.c.note("store %d: %s of %s at %d fails", v.site.at+1, what, op.Name, op.Offset)
 	v.failed = true
 }
@@ -131,6 +135,18 @@ func (v *volume) crash(o vfs.CrashOptions) {
 	v.forgetWrites(func(w *written) bool { return !w.synced })
 	if !v.keep {
 		v.image = v.CrashClone(v.source, o)
+		v.countLosses(v.image.Losses())
+	}
+}
+
+// countLosses counts what a crash took.
+func (v *volume) countLosses(l vfs.Losses) {
+	counts := &v.site.c.counts
+	for n, lost := range map[counter]int{
+		sectorsLost: l.Lost, sectorsTorn: l.Torn, sectorsZeroed: l.Zeroed, sectorsGarbage: l.Garbage,
+		sectorsReordered: l.Reordered, sizesLost: l.Sizes, namesLost: l.Entries,
+	} {
+		counts[n] += uint64(lost) // #nosec G115 -- counted from zero
 	}
 }
 
