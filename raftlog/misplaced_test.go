@@ -205,19 +205,24 @@ func TestLostWrites(t *testing.T) {
 	x.done()
 
 	x.o.FS = x.disk.CrashClone(nil, vfs.ProcessDies)
-	l := mustOpen(t, x.o)
-	used := l.Identity().Incarnation
 	disk := x.o.FS.(*vfs.MemFS)
-	x.pictures = append(x.pictures, x.disk)
-	for _, base := range []string{"identity-a", "identity-b"} {
-		name := filepath.Join("/log", base)
-		now := readAll(t, disk, name)
-		lost := disk.CrashClone(nil, vfs.AllLost)
-		rewriteFile(t, lost, name, x.before(name, 0, now))
-		x.o.FS = lost
-		if got := mustOpen(t, x.o).Identity().Incarnation; got <= used {
-			t.Errorf("the write of %s is lost: incarnation %d after %d", base, got, used)
+	l := mustOpen(t, x.o)
+	for _, raised := range []uint64{0, 1 << 20} {
+		if err := l.RaiseIncarnation(raised); err != nil {
+			t.Fatal(err)
 		}
+		used := l.Identity().Incarnation
+		for _, base := range []string{"identity-a", "identity-b"} {
+			name := filepath.Join("/log", base)
+			now := readAll(t, disk, name)
+			lost := disk.CrashClone(nil, vfs.AllLost)
+			rewriteFile(t, lost, name, x.before(name, 0, now))
+			x.o.FS = lost
+			if got := mustOpen(t, x.o).Identity().Incarnation; got <= used {
+				t.Errorf("the write of %s is lost: incarnation %d after %d", base, got, used)
+			}
+		}
+		x.pictures = append(x.pictures, disk.CrashClone(nil, vfs.ProcessDies))
 	}
 }
 
