@@ -181,6 +181,7 @@ func TestFailedCalls(t *testing.T) {
 		{"sync EIO", syncCalls, "error=EIO", 6, 2, pick(2, 6, 300)},
 		{"write EIO", writeCalls, "error=EIO", 7, 2, pick(1, 4, 300)},
 		{"write ENOSPC", writeCalls, "error=ENOSPC", 8, 3, pick(1, 4, 300)},
+		{"write EROFS", writeCalls, "error=EROFS", 9, 4, pick(1, 2, 100)},
 	} {
 		t.Run(of.name, func(t *testing.T) {
 			v := newVolume(t, 128*mib)
@@ -223,6 +224,30 @@ func TestFailedCalls(t *testing.T) {
 			v.unmount()
 		})
 	}
+}
+
+// TestInterruptedCalls has signals interrupt every third call that writes, syncs
+// or changes a name, before it does anything: it is made again, and nobody notices.
+func TestInterruptedCalls(t *testing.T) {
+	t.Parallel()
+	interrupt := true
+	c, l := newCluster(t, ClusterConfig{Dirs: dirs(t.TempDir(), 1), SegmentBytes: 64 << 10, Filler: 4 << 10, SnapshotEntries: 50, Wrap: func(wire.StoreID) []string {
+		if !interrupt {
+			return nil
+		}
+		return straceLine(t, "inject="+writeCalls+","+syncCalls+","+nameCalls+":error=EINTR:when=1+3")
+	}}, 8)
+	for range pick(1, 2, 20) {
+		must(t, c.Start(1))
+		l.Begin()
+		answers(t, l, pick(100, 400, 2000))
+		l.End()
+		healthy(t, c)
+		c.Kill(1)
+	}
+	interrupt = false
+	verify(t, c, l)
+	t.Logf("%d operations", l.History.Len())
 }
 
 // failsUnderLoad waits until a store has failed and checks that it then refuses
