@@ -98,6 +98,7 @@ const (
 	sectorsReordered
 	sizesLost
 	namesLost
+	callsWithoutRoom
 	counters // how many there are
 )
 
@@ -110,7 +111,7 @@ var counterNames = [counters]string{
 	"member changes asked for", "member changes made", "member changes refused", "member changes unknown", "joint configurations left",
 	"replica ids to be reused", "transfers asked for", "campaigns asked for", "replicas joined", "replicas started by hand", "replicas removed", "starts barred by a tombstone", "groups stopped",
 	"states captured", "states restored", "segments recycled",
-	"unsynced sectors lost", "unsynced sectors torn", "unsynced sectors zeroed", "unsynced sectors spoilt", "unsynced sectors kept behind lost ones", "unsynced sizes lost", "unsynced names lost",
+	"unsynced sectors lost", "unsynced sectors torn", "unsynced sectors zeroed", "unsynced sectors spoilt", "unsynced sectors kept behind lost ones", "unsynced sizes lost", "unsynced names lost", "calls to a full disk that failed",
 }
 
 func (n counter) String() string { return counterNames[n] }

@@ -120,6 +120,7 @@ func (v *volume) fail(n counter, what string, op vfs.Op) {
 // fill leaves room up to the given number of bytes in all; zero is all the room
 // there is.
 func (v *volume) fill(capacity int64) {
+	v.countNoRoom()
 	v.capacity = capacity
 	v.failed = v.failed || capacity > 0
 	v.SetCapacity(capacity)
@@ -132,11 +133,17 @@ func (v *volume) crash(o vfs.CrashOptions) {
 		return
 	}
 	v.crashed = true
+	v.countNoRoom()
 	v.forgetWrites(func(w *written) bool { return !w.synced })
 	if !v.keep {
 		v.image = v.CrashClone(v.source, o)
 		v.countLosses(v.image.Losses())
 	}
+}
+
+// countNoRoom counts the calls that a full disk refused.
+func (v *volume) countNoRoom() {
+	v.site.c.counts[callsWithoutRoom] += uint64(v.TakeNoRoom()) // #nosec G115 -- counted from zero
 }
 
 // countLosses counts what a crash took.

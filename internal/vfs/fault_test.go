@@ -225,6 +225,9 @@ func TestCapacity(t *testing.T) {
 	}
 	m.SetCapacity(0)
 	mustWrite(t, g, 1000, "b")
+	if n := m.TakeNoRoom(); n != 4 || m.TakeNoRoom() != 0 {
+		t.Fatalf("%d calls are said to have failed, want 4", n)
+	}
 }
 
 func TestFlipBit(t *testing.T) {

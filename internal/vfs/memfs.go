@@ -38,6 +38,7 @@ type MemFS struct {
 	dirs    map[string]*dir // visible directories by clean name
 	locks   map[string]bool
 	losses  Losses // of the crash that made it
+	noRoom  int    // calls that failed for want of room
 }
 
 // entry is what a name stands for: a file or a directory.
@@ -116,6 +117,15 @@ func (m *MemFS) Calls() uint64 { return m.calls.Load() }
 
 // TakeDelay returns the sum of the delays of faults since it was last called.
 func (m *MemFS) TakeDelay() uint64 { return m.delay.Swap(0) }
+
+// TakeNoRoom returns how many calls failed for want of room since it was last called.
+func (m *MemFS) TakeNoRoom() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := m.noRoom
+	m.noRoom = 0
+	return n
+}
 
 // Unsynced returns how many sectors and directory entries a crash may take.
 func (m *MemFS) Unsynced() (sectors, entries int) {
@@ -613,6 +623,7 @@ func (f *file) write(p []byte, off int64) (int, error) {
 	if grow := off + int64(len(p)) - node.size; grow > room {
 		p = p[:max(0, min(int64(len(p)), node.size+room-off))]
 		f.put(p, off)
+		f.fs.noRoom++
 		return len(p), &fs.PathError{Op: "write", Path: f.name, Err: syscall.ENOSPC}
 	}
 	f.put(p, off)
@@ -678,6 +689,7 @@ func (f *file) Truncate(size int64) error {
 		return faultError("truncate", f.name, fault)
 	}
 	if size-f.node.size > f.fs.room() {
+		f.fs.noRoom++
 		return &fs.PathError{Op: "truncate", Path: f.name, Err: syscall.ENOSPC}
 	}
 	f.fs.used += size - f.node.size
