@@ -16,7 +16,7 @@ import (
 // Config.DiskLost, lets it take a place behind all its lives, without any of
 // those replicas:
 //
-//	peer: "I have met life 4 of you" ─▶ nothing is stored, and DiskLost ─▶ life 4 + lifeLeap, durable ─▶ hello
+//	peer: "I have met life 4 of you" ─▶ no replica is stored, and DiskLost ─▶ life 4 + lifeLeap, durable ─▶ hello
 //	                                    otherwise: refused on, and told
 //
 // A copy of an older state of the disk is never let in this way, as it holds
@@ -24,7 +24,7 @@ import (
 // leads on alone.
 type outliving struct {
 	mu      sync.Mutex // held to raise; taken with no other lock held
-	blank   bool       // nothing was stored when the store was opened; set by open
+	blank   bool       // isBlank, when the store was opened; set by open
 	refused throttle
 }
 
@@ -35,6 +35,25 @@ const (
 	// maxLives keeps the number of a life within what contexts have room for.
 	maxLives = 1<<(64-contextBits) - 1
 )
+
+// isBlank tells whether no replica is stored that could take part in anything: only
+// tombstones, and marks that replicas are lost, as a start with DiskLost leaves them.
+func (s *Store) isBlank() bool {
+	for _, id := range s.log.Groups() {
+		log := s.log.Group(id)
+		meta := log.Meta()
+		if log.Err() != nil {
+			return false
+		}
+		if len(meta) == 0 {
+			continue
+		}
+		if d, err := decodeDescriptor(meta); err != nil || !d.gone() && !d.lost() {
+			return false
+		}
+	}
+	return true
+}
 
 // outlived is asked by the transport when a peer has met a later life of this
 // store. It returns the life that the store is in from then on.

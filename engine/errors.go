@@ -75,6 +75,8 @@ var (
 	errUnspoken = errors.New("message of a newer protocol version")
 	// errMachineAhead is why a replica that joins asks for a snapshot at once.
 	errMachineAhead = errors.New("the state machine holds the state of an earlier replica")
+	// errWho is why a store takes no replica yet for one that is lost.
+	errWho = errors.New("it is not known yet which replica was lost")
 	// errMade marks a wish whose snapshot was made for it.
 	errMade = errors.New("snapshot was made")
 	// errContradiction is wrapped when log and snapshot cannot both be right.

@@ -104,8 +104,8 @@ func (s *Store) joinStep() bool {
 	}
 	q.mu.Unlock()
 	level := zap.WarnLevel
-	if errors.Is(err, ErrStored) || errors.Is(err, ErrGroupExists) {
-		level = zap.DebugLevel // the embedder is about to start it, or just did
+	if errors.Is(err, ErrStored) || errors.Is(err, ErrGroupExists) || errors.Is(err, errWho) {
+		level = zap.DebugLevel // the embedder is about to start it, or just did, or the leader to answer
 	}
 	if err != nil && s.state() == nil {
 		s.cfg.Logger.Log(level, "replica was added here and does not run", zap.Uint64("group", uint64(req.Group)),
@@ -131,6 +131,9 @@ func (s *Store) join(req joinWish) error {
 	}
 	if _, runs := s.Group(req.Group); runs {
 		return fmt.Errorf("group %d: %w", req.Group, ErrGroupExists) // nothing of it is stored yet
+	}
+	if s.repairs.asksWho(req.Group) {
+		return fmt.Errorf("group %d: %w", req.Group, errWho)
 	}
 	var cfg GroupConfig
 	switch start := s.repairs.lostStart(req.Group); {

@@ -25,6 +25,9 @@ import (
 //	    buried ◀── Join ──┘
 //	    joins, catches up ──Rejoin──▶ leader: makes it a voter
 //
+// Unless it ran until just now, a lost one asks first which one it is, and whether it
+// had a vote (Rejoin, Rejoined): the store may have forgotten that as well.
+//
 // A wounded replica stays what it is in its group (group/wound.go says why that is
 // safe). A lost one never runs again: the mark in the log, or in its descriptor, is
 // there before anything else can be, and goes with the tombstone that its successor
@@ -55,6 +58,10 @@ type repair struct {
 	kind  repairKind
 	group wire.GroupID
 	id    wire.ReplicaID // zero: not known
+	// known says that a leader has told in this life what the group has here. Until
+	// then a lost replica asks without its id: what is stored, or what an embedder says,
+	// may be older than what the store has run, and nothing that ran may run again.
+	known bool
 	start *GroupConfig   // how to start a successor; nil: Config.Join tells
 	peers []wire.StoreID // whom a lost one asks
 	// recovery is the one that a lost one has survived: the word of those whom that
@@ -133,6 +140,14 @@ func (q *repairs) lostStart(id wire.GroupID) *GroupConfig {
 	return nil
 }
 
+// asksWho tells whether a lost replica of a group still asks which one it is: none may
+// take its place before that is known.
+func (q *repairs) asksWho(id wire.GroupID) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return slices.ContainsFunc(q.list, func(p *repair) bool { return p.group == id && p.kind == repairLost && !p.known })
+}
+
 // repairStep has those whose turn it is ask again: as many as snapshots may come at
 // a time. It tells whether it was time.
 func (s *Store) repairStep() bool {
@@ -209,11 +224,11 @@ func (s *Store) repair(p *repair) (done bool) {
 			return gone
 		}
 	}
-	if answer != nil {
-		q.mu.Lock()
-		id = p.id // which the answer has told, perhaps
-		q.mu.Unlock()
+	q.mu.Lock()
+	if id = p.id; !p.known { // the answer may have told
+		id = 0
 	}
+	q.mu.Unlock()
 	for _, peer := range p.peers {
 		if peer != s.cfg.ID {
 			s.tellStore(peer, &wire.Message{Kind: wire.Rejoin, Group: p.group, From: id, Reject: true})
@@ -279,7 +294,7 @@ func (s *Store) rejoined(from wire.StoreID, m *wire.Message) {
 // takeRejoinAnswer notes durably which replica is lost, or that it was removed
 // before. It tells whether nothing is left to do.
 func (s *Store) takeRejoinAnswer(p *repair, a *rejoinAnswer) (gone bool, err error) {
-	if !a.none && a.id <= p.id {
+	if !a.none && (a.id < p.id || a.id == p.id && p.known) {
 		return false, nil
 	}
 	if err := s.reserve(p.group); err != nil {
@@ -299,19 +314,20 @@ func (s *Store) takeRejoinAnswer(p *repair, a *rejoinAnswer) (gone bool, err err
 		}
 		return true, nil
 	}
+	old, err := decodeDescriptor(log.Meta())
 	member := Member{Replica: a.id, Store: s.cfg.ID, Role: wire.Learner}
-	if a.voter {
+	if a.voter || err == nil && old.isToVote() {
 		member.Role = wire.Voter
 	}
 	d := lostDescriptor(a.id, &wire.Membership{Members: []Member{member}})
-	if old, err := decodeDescriptor(log.Meta()); err == nil {
+	if err == nil {
 		d.recovery = old.recovery
 	}
 	if err := s.persist(context.Background(), func(b *raftlog.Batch) { b.Meta(log, d.encode()) }); err != nil {
 		return false, err
 	}
 	s.repairs.mu.Lock()
-	p.id = a.id // another loop may look at it
+	p.id, p.known = a.id, true // another loop may look at it
 	s.repairs.mu.Unlock()
 	return false, nil
 }
@@ -324,6 +340,9 @@ func lostDescriptor(id wire.ReplicaID, m *wire.Membership) descriptor {
 
 func (d *descriptor) lost() bool   { return d.State&wire.Lost != 0 }
 func (d *descriptor) rising() bool { return d.State&wire.Rising != 0 }
+
+// isToVote tells whether the replica has a vote, or is to have one.
+func (d *descriptor) isToVote() bool { return d.isVoter() || d.rising() }
 
 // isVoter tells whether the replica has a vote in the stored membership.
 func (d *descriptor) isVoter() bool {
@@ -388,7 +407,7 @@ func (s *Store) succeed(ctx context.Context, r *replica, lost *descriptor, id wi
 	s.snaps.forgetFiles(r.id)
 	d := joinDescriptor(id, lost.Replica)
 	d.recovery = lost.recovery
-	if lost.isVoter() {
+	if lost.isToVote() {
 		d.State |= wire.Rising
 	}
 	return s.persist(ctx, func(b *raftlog.Batch) {

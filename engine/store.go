@@ -186,9 +186,7 @@ func open(cfg Config, serial bool) (*Store, error) {
 	}
 	s.log.SetSink(logSink{s})
 	s.outliving.refused.every, s.badFrames.every = logEvery, logEvery
-	if stored, err := s.Stored(); err == nil {
-		s.outliving.blank = len(stored) == 0
-	}
+	s.outliving.blank = s.isBlank()
 	if s.promises, err = openPromises(s); err != nil {
 		return nil, errors.Join(fmt.Errorf("store %d: %w", cfg.ID, err), s.log.Close())
 	}

@@ -118,7 +118,7 @@ func (w *worker) giveUp(r *replica, err error) {
 	d := r.lastDescription()
 	d.State |= wire.Lost
 	w.log.Meta(r.log, d.encode())
-	s.addRepair(&repair{kind: repairLost, group: r.id, id: r.self, peers: s.whomToAsk(&d, &GroupConfig{}), recovery: d.recovery})
+	s.addRepair(&repair{kind: repairLost, group: r.id, id: r.self, known: true, peers: s.whomToAsk(&d, &GroupConfig{}), recovery: d.recovery})
 	s.noteDamage(Damage{Group: r.id, Replica: r.self, Err: err})
 }
 

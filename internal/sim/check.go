@@ -35,6 +35,7 @@ const (
 	ruleTerms    rule = "M14" // a term begins with a vote for oneself
 	ruleDurable  rule = "M15" // what was promised is found again after a restart
 	ruleFitness  rule = "M17" // nobody leads for long on a disk that hangs
+	ruleRepair   rule = "M18" // who lacks something does not pretend to have it
 	ruleMembers  rule = "M16" // memberships follow from one another
 	rulePanic    rule = "panic"
 )
@@ -202,17 +203,31 @@ func (k *checker) lives(g int, replica wire.ReplicaID, site int) bool {
 	return ok && home == site
 }
 
+// fromAndTo says whether a message comes from a replica of the store that sends it, and
+// is for one of the store that it goes to. A store may ask for another replica without
+// knowing which one it has lost, or whom to ask, and is answered itself.
+func (k *checker) fromAndTo(f *frame, g int, m *wire.Message) bool {
+	if handle := k.c.sites[f.from].groups[g]; handle != nil && (!k.lives(g, m.From, f.from) || !k.lives(g, m.To, f.to)) {
+		k.c.learn(g, handle.Membership().Members)
+	}
+	return (k.lives(g, m.From, f.from) || m.From == 0 && m.Kind == wire.Rejoin) &&
+		(k.lives(g, m.To, f.to) || m.To == 0 && (m.Kind == wire.Rejoin || m.Kind == wire.Rejoined))
+}
+
 // look looks at one message.
 func (k *checker) look(f *frame, m *wire.Message) {
 	g := groupOf(m.Group)
-	if g < 0 || g >= len(k.groups) || !k.lives(g, m.From, f.from) || !k.lives(g, m.To, f.to) {
+	if g < 0 || g >= len(k.groups) || !k.fromAndTo(f, g, m) {
 		k.fail(ruleFrames, "store %d sends store %d a message that is not from and to replicas there: %s", f.from+1, f.to+1, describe(m))
 		return
 	}
 	model, s := &k.groups[g], k.c.sites[f.from]
-	if k.c.rosters[g].dies(m.From) {
+	if k.c.rosters[g].dies(m.From) && m.Kind != wire.Rejoin {
 		k.fail(ruleMembers, "store %d speaks for a replica that was lost with its disk: %s", f.from+1, describe(m))
 		return
+	}
+	if k.c.loss != nil && k.c.loss.site == s {
+		k.lacks(s, g, m)
 	}
 	switch m.Kind {
 	case wire.Append, wire.Heartbeat, wire.Snapshot, wire.Quiesce:
@@ -414,6 +429,7 @@ func (k *checker) configured(g int, m *wire.Message, index wire.Index, payload [
 	}
 	at := sort.Search(len(model.configs), func(i int) bool { return model.configs[i].Index > index })
 	model.configs = slices.Insert(model.configs, at, engine.Membership{Index: index, Members: config.Members})
+	k.c.learn(g, config.Members)
 	k.c.reconfigured(g, m.From)
 }
 

@@ -32,7 +32,7 @@ type cluster struct {
 	moments int64
 	command []byte
 
-	faults, clientRandom, machines, plantRandom, operator random
+	faults, clientRandom, machines, plantRandom, operator, repairs random
 
 	loss    *loss // what happened to a whole disk, until it is mended
 	coups   int   // leaders yet to be elected that will fall
@@ -59,6 +59,7 @@ func Run(p Plan) (Report, error) {
 	c.machines = newRandom(p.Seed, streamMachines)
 	c.plantRandom = newRandom(p.Seed, streamPlants)
 	c.operator = newRandom(p.Seed, streamOperator)
+	c.repairs = newRandom(p.Seed, streamRepairs)
 	for _, members := range c.shape.members {
 		c.rosters = append(c.rosters, newRoster(members))
 	}
@@ -178,7 +179,7 @@ func (c *cluster) becalm() {
 	c.calm = true
 	c.network.mend()
 	for _, s := range c.sites {
-		if s.rolled || s.rotten {
+		if s.rolled || s.rotten && !(c.shape.repairs && c.repairs.chance(0.7)) {
 			s.wipe()
 		}
 		s.slow = 1
@@ -232,11 +233,16 @@ func (c *cluster) probe() (waits string) {
 		if last == nil || last.state != opDone {
 			lacks("group %d has not accepted a write, last answer: %v\n%s", groupID(g), probeError(last), c.statuses(g))
 		}
-		if last == nil || last.state == opRefused || last.state == opUnknown {
+		if last == nil || last.state == opRefused || last.state == opUnknown || last.life != c.sites[last.site].life {
 			c.probeGroup(g)
 		}
 		if why := c.disagree(g); why != "" {
 			lacks("group %d: %s\n%s", groupID(g), why, c.statuses(g))
+		}
+	}
+	for _, s := range c.sites {
+		if s.store != nil && s.store.Metrics().Repairing > 0 {
+			lacks("store %d has %d replicas to repair", s.at+1, s.store.Metrics().Repairing)
 		}
 	}
 	for _, o := range c.ops[c.answers:] {
@@ -264,7 +270,7 @@ func (c *cluster) disagree(g int) string {
 	if leader == nil {
 		return "no leader"
 	}
-	if c.loss != nil && !c.loss.mended[g] {
+	if c.loss != nil && !(c.loss.mended[g] || c.shape.repairs && c.isWhole(c.loss, g)) {
 		return fmt.Sprintf("the replica on store %d is not replaced", c.loss.site.at+1)
 	}
 	if isJoint(st.Members) {

@@ -61,6 +61,8 @@
 //     of its configuration, of both halves when that is joint. A replica that was lost
 //     with its disk never speaks again, and no older copy of a disk is let in.
 //   - M17: nobody leads for long on a disk that its store knows to hang.
+//   - M18: a replica that waits for a state that it has lost does not lead, does not
+//     campaign, and acknowledges no entries. What is damaged is repaired in the end.
 //
 // # Concurrency
 //

@@ -20,6 +20,9 @@ type loss struct {
 	site   *site
 	wanted []bool // groups that are to get a new replica there
 	mended []bool
+	voted  []bool // groups that it had a vote in
+	// members is what the operator knows of each group.
+	members [][]engine.Member
 }
 
 // copied is what a disk held earlier.
@@ -69,15 +72,18 @@ func (c *cluster) canLose(s *site) bool {
 // lose makes a site one that has lost its disk. What follows must end the life of
 // its store.
 func (c *cluster) lose(s *site) {
-	l := &loss{site: s,
-		wanted: make([]bool, len(c.shape.members)), mended: make([]bool, len(c.shape.members))}
+	l := &loss{site: s, members: make([][]engine.Member, len(c.shape.members)),
+		wanted: make([]bool, len(c.shape.members)), mended: make([]bool, len(c.shape.members)), voted: make([]bool, len(c.shape.members))}
 	for g := range c.rosters {
 		_, st := c.leading(g)
 		for _, m := range st.Members {
-			l.wanted[g] = l.wanted[g] || siteOf(m.Store) == s.at
+			if siteOf(m.Store) == s.at {
+				l.wanted[g], l.voted[g] = true, m.Role != wire.Learner
+			}
 		}
 	}
 	c.loss = l
+	l.remember()
 	c.mendLater()
 }
 
@@ -85,7 +91,7 @@ func (c *cluster) lose(s *site) {
 func (l *loss) bury() {
 	for _, roster := range l.site.c.rosters {
 		for _, id := range roster.ids {
-			if roster.home[id] == l.site.at {
+			if roster.home[id] == l.site.at && roster.ran[id] {
 				roster.dead[id] = true
 			}
 		}
@@ -107,6 +113,9 @@ func (s *site) wipe() {
 	}
 	c.loss.bury()
 	s.blank, s.reborn = true, true
+	if c.repairs.chance(0.5) {
+		c.loss.remember() // what is known of members is of today, or of before
+	}
 	for g := range s.kept {
 		if s.kept[g] != nil {
 			s.kept[g] = &machineState{}
@@ -210,6 +219,10 @@ func (c *cluster) mendLater() {
 		if c.loss != l {
 			return
 		}
+		if c.shape.repairs {
+			c.upgrade()
+			l.restart()
+		}
 		if !l.site.rolled && !l.site.rotten {
 			c.mend()
 		}
@@ -227,7 +240,7 @@ func (c *cluster) mend() {
 		l.mended[g] = l.mended[g] || c.mendGroup(l, g)
 		left = left || !l.mended[g]
 	}
-	if left || !c.network.dial(l.site) {
+	if left || !c.network.dial(l.site) || l.site.store.Metrics().Repairing > 0 {
 		return
 	}
 	c.note("all replicas of store %d are replaced", l.site.at+1)
@@ -238,6 +251,9 @@ func (c *cluster) mend() {
 
 // mendGroup goes on with replacing one replica and says whether it is done.
 func (c *cluster) mendGroup(l *loss, g int) bool {
+	if c.shape.repairs {
+		return c.isWhole(l, g)
+	}
 	s, st := c.leading(g)
 	roster := c.rosters[g]
 	if s == nil || s.paused || s.hung || roster.busy() {

@@ -19,10 +19,11 @@ type roster struct {
 	open int                    // changes on their way
 	gone map[wire.ReplicaID]bool
 	dead map[wire.ReplicaID]bool // lost with their disks
+	ran  map[wire.ReplicaID]bool // so that it may have promised something
 }
 
 func newRoster(members []engine.Member) *roster {
-	r := &roster{home: make(map[wire.ReplicaID]int), gone: make(map[wire.ReplicaID]bool), dead: make(map[wire.ReplicaID]bool)}
+	r := &roster{home: make(map[wire.ReplicaID]int), gone: make(map[wire.ReplicaID]bool), dead: make(map[wire.ReplicaID]bool), ran: make(map[wire.ReplicaID]bool)}
 	for _, m := range members {
 		r.give(m.Replica, siteOf(m.Store))
 	}
@@ -211,7 +212,7 @@ func (c *cluster) start(g int) {
 		}
 		for _, m := range known.groups[g].Membership().Members {
 			s := c.sites[siteOf(m.Store)]
-			if s.store == nil || s.paused || s.hung || s.failing || s.stopping[g] || s.replicas[g] >= m.Replica || s.rolled || known.rolled || s.rotten || c.rosters[g].dies(m.Replica) {
+			if s.store == nil || s.paused || s.hung || s.failing || s.stopping[g] || s.replicas[g] >= m.Replica || s.rolled || known.rolled || s.rotten && !c.shape.repairs || s.awaited[g] != nil || c.rosters[g].dies(m.Replica) {
 				continue
 			}
 			if s.holds(g) > m.Replica {
@@ -232,7 +233,11 @@ func (c *cluster) start(g int) {
 			handle, err := s.store.StartGroup(context.Background(), engine.GroupConfig{
 				ID: groupID(g), Join: !stored, Replica: m.Replica, StateMachine: s.machineOf(machine)})
 			c.note("store %d is told to run replica %d of group %d: %v", s.at+1, m.Replica, groupID(g), err)
-			if err == nil {
+			if lost := new(engine.ReplicaLostError); errors.As(err, &lost) && s.mayLack() {
+				s.misses(g, lost, machine)
+			} else if s.excuses(err) {
+				s.ails(g, m.Replica, err)
+			} else if err == nil {
 				c.count(replicasStarted)
 				s.adopt(g, handle, machine)
 			} else if gone := new(engine.ReplicaRemovedError); !errors.As(err, &gone) && !expected(err) && !s.volume.failed && !s.volume.crashed {
@@ -329,7 +334,17 @@ func (s *site) noteJoined() {
 		}
 		s.joining[g] = nil
 		if handle, ok := s.store.Group(groupID(g)); ok {
+			s.awaited[g] = nil
 			s.c.count(replicasJoined)
+			s.adopt(g, handle, m)
+		}
+	}
+	for g, m := range s.awaited {
+		if m == nil {
+			continue
+		}
+		if handle, ok := s.store.Group(groupID(g)); ok {
+			s.awaited[g] = nil
 			s.adopt(g, handle, m)
 		}
 	}
@@ -338,7 +353,8 @@ func (s *site) noteJoined() {
 // adopt notes that a group runs here.
 func (s *site) adopt(g int, handle *engine.Group, m *machine) {
 	s.groups[g], s.machines[g], s.audits[g] = handle, m, audit{}
-	s.replicas[g] = handle.Status().Self.Replica
+	st := handle.Status()
+	s.replicas[g], s.wokeLacking[g] = st.Self.Replica, st.Repairing != nil
 	if s.rolled {
 		return // it may be anything that it was some time
 	}
@@ -348,6 +364,7 @@ func (s *site) adopt(g int, handle *engine.Group, m *machine) {
 	if s.c.rosters[g].gone[s.replicas[g]] {
 		s.c.check.fail(ruleMembers, "group %d: store %d runs replica %d again, which was removed", groupID(g), s.at+1, s.replicas[g])
 	}
+	s.c.rosters[g].ran[s.replicas[g]] = true
 	s.c.check.audit(s, g)
 }
 
@@ -398,6 +415,7 @@ func (s *site) removed(err *engine.ReplicaRemovedError) {
 	s.c.count(replicasRemoved)
 	g := groupOf(err.Group)
 	s.c.rosters[g].gone[err.Replica] = true
+	s.awaited[g] = nil
 	if s.replicas[g] == err.Replica {
 		s.forget(g)
 	}
@@ -418,17 +436,23 @@ func (s *site) startGroups() error {
 		known[g], joined[g] = true, group.Replica != replicaID(g, s.at)
 	}
 	for g, members := range c.shape.members {
-		if !known[g] && (s.reborn || s.rolled || !isMember(members, s.at)) {
+		switch had := s.hadMembers(g); {
+		case had != nil:
+			members = had
+		case !known[g] && (s.reborn || s.rolled || !isMember(members, s.at)):
 			s.forget(g)
 			continue
-		}
-		if !isMember(members, s.at) || joined[g] || known[g] && s.random.chance(0.5) {
+		case !isMember(members, s.at) || joined[g] || known[g] && s.random.chance(0.5):
 			members = nil // those in the log are in force anyway
 		}
 		m := s.newMachine(g)
 		handle, err := s.store.StartGroup(context.Background(), engine.GroupConfig{ID: groupID(g), Members: members, StateMachine: s.machineOf(m)})
 		var gone *engine.ReplicaRemovedError
+		var lost *engine.ReplicaLostError
 		switch {
+		case errors.As(err, &lost) && s.mayLack():
+			s.misses(g, lost, m)
+			continue
 		case errors.As(err, &gone):
 			c.count(startsBarred)
 			c.rosters[g].gone[gone.Replica] = true

@@ -20,6 +20,7 @@ const (
 	streamMachines
 	streamPlants
 	streamOperator
+	streamRepairs
 )
 
 func newRandom(seed, stream uint64) random {

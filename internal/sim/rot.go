@@ -155,7 +155,13 @@ func (s *site) rot(k faultKind, lasts time.Duration) {
 			}
 		})
 	}
-	c.later(lasts, s.replaceDisk)
+	c.later(lasts, func() {
+		if c.shape.repairs && (c.calm || c.repairs.chance(0.5)) {
+			c.count(disksKept)
+			return
+		}
+		s.replaceDisk()
+	})
 }
 
 // spoil strikes what is on the disk once. It returns false when there was nothing.
@@ -337,6 +343,9 @@ func (s *site) within(list []written, name string, from, to int64) bool {
 
 // excuses says whether an error is what a disk that rots is to lead to.
 func (s *site) excuses(err error) bool {
+	if damage := new(engine.RepairingError); s.mayLack() && errors.As(err, &damage) {
+		return true
+	}
 	if !s.rotten {
 		return false
 	}

@@ -57,6 +57,7 @@ type shape struct {
 	alone     bool            // a strike is not followed by another at once
 	weights   [faultKinds]int // of faults that nemesis chooses from
 	faultTime time.Duration
+	repairs   bool // stores repair themselves
 }
 
 const (
@@ -104,6 +105,7 @@ func drawShape(p Plan) shape {
 		durable:      r.chance(0.3),
 		strike:       pick(r, time.Duration(300), 1000, 3000) * time.Millisecond,
 		faultTime:    p.Faults,
+		repairs:      newRandom(p.Seed, streamRepairs).chance(0.8),
 	}
 	if p.Stores != 0 {
 		s.stores = p.Stores
@@ -303,6 +305,9 @@ func (s *shape) String() string {
 	}
 	if s.forward {
 		b.WriteString("; proposals are forwarded;")
+	}
+	if s.repairs {
+		b.WriteString("; stores repair themselves;")
 	}
 	if s.changes > 0 {
 		fmt.Fprintf(&b, "; members change every %v;", s.changes)

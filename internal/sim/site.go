@@ -22,25 +22,28 @@ type site struct {
 	clock  siteClock
 	tuning group.Tuning
 
-	life      uint32
-	store     *engine.Store // nil while down
-	stepper   *engine.Stepper
-	end       *transportEnd
-	spoken    []uint16        // the protocol version with each peer
-	newest    uint16          // the version that the store is held at
-	peers     []bool          // whom the store takes for reachable
-	parts     []bool          // of the store that have a step on the agenda
-	logFailed bool            // a write or sync of the log failed in this life
-	failing   bool            // the store failed by itself; its end is on the agenda
-	groups    []*engine.Group // nil where none runs
-	machines  []*machine
-	replicas  []wire.ReplicaID // in groups
-	joining   []*machine       // of replicas that are about to be started
-	stopping  []bool           // groups that are being stopped
-	audits    []audit
-	audited   int
-	unfit     int // ticks for which the store has known that its disk hangs
-	ticked    int
+	life        uint32
+	store       *engine.Store // nil while down
+	stepper     *engine.Stepper
+	end         *transportEnd
+	spoken      []uint16        // the protocol version with each peer
+	newest      uint16          // the version that the store is held at
+	peers       []bool          // whom the store takes for reachable
+	parts       []bool          // of the store that have a step on the agenda
+	logFailed   bool            // a write or sync of the log failed in this life
+	failing     bool            // the store failed by itself; its end is on the agenda
+	groups      []*engine.Group // nil where none runs
+	machines    []*machine
+	replicas    []wire.ReplicaID // in groups
+	joining     []*machine       // of replicas that are about to be started
+	awaited     []*machine       // of lost replicas, for their successors
+	wounds      []wire.ReplicaID // that wait for the state of their leaders
+	stopping    []bool           // groups that are being stopped
+	wokeLacking []bool           // groups whose replica was started without all that it had
+	audits      []audit
+	audited     int
+	unfit       int // ticks for which the store has known that its disk hangs
+	ticked      int
 
 	// kept is what durable machines keep over the lives.
 	kept []*machineState
@@ -118,8 +121,8 @@ func (s *site) open() {
 		MaxReceiveBytes: c.shape.receiveBytes, MaxApplyBytes: c.shape.applyBytes,
 		Seed: s.random.Uint64() | 1, SnapshotEntries: c.shape.entries, KeepEntries: c.shape.keep, SnapshotChunkBytes: 1 << 10,
 		ForwardProposals: c.shape.forward, Clock: &s.clock, MaxProtocol: s.release(), DiskLost: s.blank || s.rolled, Join: s.joins,
-		DisableRepair: true, // the operator here replaces what is lost
-		Events:        engine.Events{ReplicaRemoved: s.removed},
+		DisableRepair: !c.shape.repairs, Peers: c.addresses(),
+		Events: engine.Events{ReplicaRemoved: s.removed, GroupDamaged: s.hasDamaged, GroupRepaired: s.hasRepaired},
 	})
 	if err != nil {
 		s.stillborn(err)
@@ -133,6 +136,9 @@ func (s *site) open() {
 	s.audits = make([]audit, len(c.shape.members))
 	s.replicas = make([]wire.ReplicaID, len(c.shape.members))
 	s.joining = make([]*machine, len(c.shape.members))
+	s.awaited = make([]*machine, len(c.shape.members))
+	s.wounds = make([]wire.ReplicaID, len(c.shape.members))
+	s.wokeLacking = make([]bool, len(c.shape.members))
 	s.stopping = make([]bool, len(c.shape.members))
 	s.blocks, s.owes = make([]bool, len(s.parts)), make([]time.Duration, len(s.parts))
 	if err := s.startGroups(); err != nil {
@@ -152,7 +158,7 @@ func (s *site) open() {
 // upgraded one by one, and at times one is set back. The calm finds all upgraded, or
 // as they are.
 func (s *site) release() uint16 {
-	if r := s.random; s.c.shape.versions && r.chance(0.3) {
+	if r := s.random; s.c.shape.versions && r.chance(0.3) && !(s.c.shape.repairs && s.c.loss != nil) {
 		old := s.newest
 		if s.newest = wire.ProtocolVersion; r.chance(0.3) {
 			s.newest = wire.MinProtocolVersion
