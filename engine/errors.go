@@ -125,7 +125,8 @@ func (e *GroupFailedError) Unwrap() error { return e.Err }
 
 // ReplicaRemovedError says that a replica was removed from its group. It
 // completes what was pending, and answers StartGroup: an id that was removed is
-// not used again. The store keeps a tombstone of it and nothing else.
+// not used again. The store keeps a tombstone of it and nothing else. When the store
+// had lost which one it was, Replica may be zero, or the last that the group ever had.
 type ReplicaRemovedError struct {
 	Group   wire.GroupID
 	Replica wire.ReplicaID

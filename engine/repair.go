@@ -294,8 +294,8 @@ func (s *Store) rejoined(from wire.StoreID, m *wire.Message) {
 // takeRejoinAnswer notes durably which replica is lost, or that it was removed
 // before. It tells whether nothing is left to do.
 func (s *Store) takeRejoinAnswer(p *repair, a *rejoinAnswer) (gone bool, err error) {
-	if !a.none && (a.id < p.id || a.id == p.id && p.known) {
-		return false, nil
+	if a.id < p.id || a.id == p.id && p.known && !a.none {
+		return false, nil // by a leader of before, or told already
 	}
 	if err := s.reserve(p.group); err != nil {
 		return false, nil // a successor begins
@@ -303,14 +303,14 @@ func (s *Store) takeRejoinAnswer(p *repair, a *rejoinAnswer) (gone bool, err err
 	defer s.unreserve(p.group)
 	log := s.log.Group(p.group)
 	if a.none {
-		id := max(a.id, p.id)
-		err := s.persist(context.Background(), func(b *raftlog.Batch) { bury(b, log, id) })
+		lost := p.id
+		err := s.persist(context.Background(), func(b *raftlog.Batch) { bury(b, log, a.id) })
 		if err != nil {
 			return false, err
 		}
 		s.snaps.forgetFiles(p.group)
 		if told := s.cfg.Events.ReplicaRemoved; told != nil {
-			s.events.call(func() { told(&ReplicaRemovedError{Group: p.group, Replica: id}) })
+			s.events.call(func() { told(&ReplicaRemovedError{Group: p.group, Replica: lost}) })
 		}
 		return true, nil
 	}
@@ -416,9 +416,9 @@ func (s *Store) succeed(ctx context.Context, r *replica, lost *descriptor, id wi
 	})
 }
 
-// whomToAsk returns the stores that may run a member of a lost replica's group: those
-// that are known to, and when none is, all. A recovery may have left some of them
-// behind, see rejoined.
+// whomToAsk returns the stores that may run a member of a lost replica's group: all,
+// as its members may have moved since those were stored that are left. A recovery may
+// have left some of them behind, see rejoined.
 func (s *Store) whomToAsk(d *descriptor, cfg *GroupConfig) (peers []wire.StoreID) {
 	add := func(id wire.StoreID) {
 		if id != s.cfg.ID && !slices.Contains(peers, id) {
@@ -433,15 +433,13 @@ func (s *Store) whomToAsk(d *descriptor, cfg *GroupConfig) (peers []wire.StoreID
 	for _, m := range cfg.Members {
 		add(m.Store)
 	}
-	if len(peers) == 0 {
-		for id := range s.cfg.Peers {
-			add(id)
-		}
-		for _, id := range *s.peers.Load() {
-			add(id)
-		}
-		slices.Sort(peers)
+	for id := range s.cfg.Peers {
+		add(id)
 	}
+	for _, id := range *s.peers.Load() {
+		add(id)
+	}
+	slices.Sort(peers)
 	return peers
 }
 

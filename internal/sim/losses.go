@@ -221,6 +221,7 @@ func (c *cluster) mendLater() {
 		}
 		if c.shape.repairs {
 			c.upgrade()
+			c.network.connect(l.site)
 			l.restart()
 		}
 		if !l.site.rolled && !l.site.rotten {
@@ -330,6 +331,23 @@ func (n *network) dial(s *site) bool {
 		}
 	}
 	return all
+}
+
+// connect has a store and all others that it reaches know of each other, as transports
+// see to though nobody has anything to say.
+func (n *network) connect(s *site) {
+	for _, other := range n.c.sites {
+		if s.store == nil || s.rolled || s.paused || s.hung {
+			return
+		}
+		if other == s || other.store == nil || other.paused || other.hung || n.link(s.at, other.at).cut > 0 || n.link(other.at, s.at).cut > 0 {
+			continue
+		}
+		if n.admits(other, s, s.stepper.Incarnation()) && n.admits(s, other, other.stepper.Incarnation()) {
+			n.understands(&frame{from: s.at, to: other.at, life: s.life})
+			n.understands(&frame{from: other.at, to: s.at, life: other.life})
+		}
+	}
 }
 
 // admits says whether one store lets another in, and notes the life that it has met.

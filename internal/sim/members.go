@@ -39,6 +39,14 @@ func (r *roster) give(id wire.ReplicaID, site int) {
 	r.ids = append(r.ids, id)
 }
 
+// lets notes that a replica is gone. A store that has lost which one it had lets go of
+// all that were ever added anywhere.
+func (r *roster) lets(id wire.ReplicaID, site int) {
+	if home, given := r.home[id]; given && home == site {
+		r.gone[id] = true
+	}
+}
+
 // next returns an id that was never given.
 func (r *roster) next() wire.ReplicaID { return r.ids[len(r.ids)-1] + 1 }
 
@@ -354,7 +362,7 @@ func (s *site) noteJoined() {
 func (s *site) adopt(g int, handle *engine.Group, m *machine) {
 	s.groups[g], s.machines[g], s.audits[g] = handle, m, audit{}
 	st := handle.Status()
-	s.replicas[g], s.wokeLacking[g] = st.Self.Replica, st.Repairing != nil
+	s.replicas[g], s.wokeLacking[g], s.marked[g] = st.Self.Replica, st.Repairing != nil, 0
 	if s.rolled {
 		return // it may be anything that it was some time
 	}
@@ -414,7 +422,7 @@ func (s *site) removed(err *engine.ReplicaRemovedError) {
 	s.c.note("store %d lets go of replica %d of group %d", s.at+1, err.Replica, err.Group)
 	s.c.count(replicasRemoved)
 	g := groupOf(err.Group)
-	s.c.rosters[g].gone[err.Replica] = true
+	s.c.rosters[g].lets(err.Replica, s.at)
 	s.awaited[g] = nil
 	if s.replicas[g] == err.Replica {
 		s.forget(g)
@@ -455,7 +463,7 @@ func (s *site) startGroups() error {
 			continue
 		case errors.As(err, &gone):
 			c.count(startsBarred)
-			c.rosters[g].gone[gone.Replica] = true
+			c.rosters[g].lets(gone.Replica, s.at)
 			s.forget(g)
 			continue
 		case s.excuses(err):

@@ -163,10 +163,18 @@ func (k *checker) lacks(s *site, g int, m *wire.Message) {
 	if s.groups[g] == nil || s.replicas[g] != m.From || s.groups[g].Status().Repairing == nil {
 		return
 	}
-	// One that was wounded while it ran says what it was about to until its mark is
-	// durable, which comes behind all that rests on.
-	if _, durable := s.stepper.Stored(m.Group).Wound(); !durable && !s.wokeLacking[g] {
-		return
+	// One that was wounded while it ran says what it was about to, until all of that is
+	// durable, and its mark behind it.
+	if !s.wokeLacking[g] {
+		if _, durable := s.stepper.Stored(m.Group).Wound(); !durable {
+			return
+		}
+		if s.marked[g] == 0 {
+			s.marked[g] = k.c.now
+		}
+		if k.c.now < s.marked[g]+k.c.shape.election() {
+			return
+		}
 	}
 	switch m.Kind {
 	case wire.AppendResponse:

@@ -38,6 +38,7 @@ type site struct {
 	joining     []*machine       // of replicas that are about to be started
 	awaited     []*machine       // of lost replicas, for their successors
 	wounds      []wire.ReplicaID // that wait for the state of their leaders
+	marked      []time.Duration  // since when groups are known to have a mark of a wound
 	stopping    []bool           // groups that are being stopped
 	wokeLacking []bool           // groups whose replica was started without all that it had
 	audits      []audit
@@ -139,6 +140,7 @@ func (s *site) open() {
 	s.awaited = make([]*machine, len(c.shape.members))
 	s.wounds = make([]wire.ReplicaID, len(c.shape.members))
 	s.wokeLacking = make([]bool, len(c.shape.members))
+	s.marked = make([]time.Duration, len(c.shape.members))
 	s.stopping = make([]bool, len(c.shape.members))
 	s.blocks, s.owes = make([]bool, len(s.parts)), make([]time.Duration, len(s.parts))
 	if err := s.startGroups(); err != nil {
