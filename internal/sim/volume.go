@@ -143,7 +143,7 @@ func (v *volume) crash(o vfs.CrashOptions) {
 
 // countNoRoom counts the calls that a full disk refused.
 func (v *volume) countNoRoom() {
-	v.site.c.counts[callsWithoutRoom] += uint64(v.TakeNoRoom()) // #nosec G115 -- counted from zero
+	v.site.c.counts[callsWithoutRoom] += uint64(v.TakeNoRoom())
 }
 
 // countLosses counts what a crash took.
@@ -153,7 +153,7 @@ func (v *volume) countLosses(l vfs.Losses) {
 		sectorsLost: l.Lost, sectorsTorn: l.Torn, sectorsZeroed: l.Zeroed, sectorsGarbage: l.Garbage,
 		sectorsReordered: l.Reordered, sizesLost: l.Sizes, namesLost: l.Entries,
 	} {
-		counts[n] += uint64(lost) // #nosec G115 -- counted from zero
+		counts[n] += uint64(lost)
 	}
 }
 
