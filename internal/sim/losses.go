@@ -191,8 +191,8 @@ func (s *site) rollBack(lasts time.Duration) {
 	c.count(rolledBackDisks)
 	c.note("store %d comes back with the disk of its incarnation %d", s.at+1, s.copied.incarnation)
 	c.lose(s)
+	s.crash(vfs.ProcessDies) // what it sends meanwhile is still said by those replicas
 	c.loss.bury()
-	s.crash(vfs.ProcessDies)
 	s.volume.use(s.copied.disk)
 	s.volume.writes = nil
 	for g, state := range s.copied.kept {
