@@ -27,6 +27,9 @@ type diskCluster struct {
 }
 
 func newDiskCluster(t *testing.T, groups int, change func(*engine.Config)) *diskCluster {
+	if raceEnabled {
+		t.Skip("all of it is on one goroutine, and a hundred times as long under the race detector")
+	}
 	c := &diskCluster{}
 	c.steppedCluster = newSteppedClusterWith(t, groups, func(cfg *engine.Config) {
 		at := int(cfg.ID) - 1
