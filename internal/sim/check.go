@@ -243,6 +243,9 @@ func (k *checker) look(f *frame, m *wire.Message) {
 	case wire.Append:
 		k.appends(g, m)
 	case wire.AppendResponse:
+		if !m.Reject {
+			k.c.followed(m.To, g, m.Term)
+		}
 		if a := model.acked[m.From]; !m.Reject && (m.Term > a.term || m.Term == a.term && m.Index > a.index) {
 			model.acked[m.From] = acknowledgement{m.Term, m.Index}
 		}
@@ -289,7 +292,7 @@ func (k *checker) leads(g int, replica wire.ReplicaID, term wire.Term) {
 	case 0:
 		model.leaders[term] = replica
 		k.c.count(leadersElected)
-		k.c.elected(replica, g)
+		k.c.elected(replica, g, term)
 	case replica:
 	default:
 		k.fail(ruleLeader, "group %d: replicas %d and %d both lead in term %d", groupID(g), other, replica, term)

@@ -34,9 +34,10 @@ type cluster struct {
 
 	faults, clientRandom, machines, plantRandom, operator, repairs random
 
-	loss    *loss // what happened to a whole disk, until it is mended
-	coups   int   // leaders yet to be elected that will fall
-	schisms int   // memberships yet to be sent that will meet a split
+	loss    *loss       // what happened to a whole disk, until it is mended
+	coups   int         // leaders yet to be elected that will fall
+	falls   []wire.Term // by group, of a leader that falls once somebody follows it
+	schisms int         // memberships yet to be sent that will meet a split
 
 	// After the faults.
 	calm    bool
@@ -60,6 +61,7 @@ func Run(p Plan) (Report, error) {
 	c.plantRandom = newRandom(p.Seed, streamPlants)
 	c.operator = newRandom(p.Seed, streamOperator)
 	c.repairs = newRandom(p.Seed, streamRepairs)
+	c.falls = make([]wire.Term, len(c.shape.members))
 	for _, members := range c.shape.members {
 		c.rosters = append(c.rosters, newRoster(members))
 	}

@@ -219,6 +219,42 @@ func (c *cluster) attempt(s *site, ready func() bool, strike func()) {
 // of it an election time-out earlier and asks for votes, and when a third, which
 // has refused, starts anew, it may have forgotten why.
 func (c *cluster) usurp(s *site) {
+	if c.shape.odd == 0 {
+		c.overthrow(s, c.faults.IntN(6))
+		return
+	}
+	s = c.sites[0]
+	c.enthrone(s)
+	c.later(c.shape.election()/2, func() {
+		if c.calm {
+			return
+		}
+		if c.shape.odd == oddTrusting {
+			c.overthrow(s, 5) // who forgets is asked
+		} else {
+			c.overthrow(s, 0) // by the first who may
+		}
+	})
+}
+
+// enthrone has the leaders of all groups hand over to a store.
+func (c *cluster) enthrone(heir *site) {
+	for g := range c.shape.members {
+		s, st := c.leading(g)
+		if s == nil || s == heir || s.paused {
+			continue
+		}
+		for _, m := range st.Members {
+			if siteOf(m.Store) == heir.at && s.stepper.TransferLeader(s.groups[g], m.Replica) == nil {
+				c.count(transfersAsked)
+				s.poke()
+			}
+		}
+	}
+}
+
+// overthrow is one of six ways of usurping.
+func (c *cluster) overthrow(s *site, way int) {
 	r, election := c.faults, c.shape.election()
 	alone := func(from, to int) bool { return from == s.at || to == s.at }
 	if r.chance(0.5) { // who is cut off has the slowest clock
@@ -226,15 +262,15 @@ func (c *cluster) usurp(s *site) {
 			other.clock.extreme(other != s)
 		}
 	}
-	switch roll := r.IntN(6); {
-	case roll < 3 || len(c.sites) < 3:
+	switch {
+	case way < 3 || len(c.sites) < 3:
 		lasts := r.between(election, 3*election)
 		c.cut(lasts, alone)
 		if r.chance(0.7) {
 			c.pester(s, c.now+lasts)
 		}
 		return
-	case roll < 4:
+	case way < 4:
 		// It hands over, and does not hear that it has.
 		c.cut(r.between(election, 2*election), func(_, to int) bool { return to == s.at })
 		for g := range c.shape.members {
@@ -251,7 +287,7 @@ func (c *cluster) usurp(s *site) {
 		}
 		return
 	}
-	if r.chance(0.4) {
+	if way < 5 {
 		// It hears late what others promised, and they hear nothing more from it. That one
 		// of them leads it hears late as well.
 		lag := r.between(election/2, election*9/10)
@@ -278,6 +314,7 @@ func (c *cluster) usurp(s *site) {
 			return
 		}
 		c.cut(2*election, alone)
+		c.pester(s, c.now+2*election)
 		for _, voter := range c.sites {
 			if voter != s && voter.at != heir && voter.store != nil && !voter.paused {
 				voter.volume.keep = true
@@ -346,16 +383,38 @@ func (c *cluster) reconfigured(g int, leader wire.ReplicaID) {
 // elected may have a leader fall that was just elected, before or while it makes
 // others follow it: terms whose entries are on few disks are what the rules about
 // old entries are for.
-func (c *cluster) elected(replica wire.ReplicaID, g int) {
+func (c *cluster) elected(replica wire.ReplicaID, g int, term wire.Term) {
 	if c.coups == 0 || c.calm {
 		return
 	}
 	c.coups--
-	r := c.faults
-	shape := &c.shape
+	r, shape := c.faults, &c.shape
+	switch r.IntN(3) {
+	case 0: // before anybody has heard of it
+		c.topple(replica, g, r.between(0, shape.delayMin))
+	case 1:
+		c.falls[g] = term
+	default:
+		c.topple(replica, g, r.between(0, pick(r, time.Duration(1), 2, 4)*(shape.delayMax+shape.syncMax+shape.stepMax)))
+	}
+}
+
+// followed may have a leader fall to whom somebody has just acknowledged an entry: it
+// hears so, and at best tells it nobody.
+func (c *cluster) followed(leader wire.ReplicaID, g int, term wire.Term) {
+	if c.falls[g] != term || c.calm {
+		return
+	}
+	c.falls[g] = 0
+	c.topple(leader, g, c.faults.between(c.shape.delayMin, 2*c.shape.delayMax+c.shape.stepMax))
+}
+
+// topple ends a leadership some time later.
+func (c *cluster) topple(replica wire.ReplicaID, g int, delay time.Duration) {
+	r, shape := c.faults, &c.shape
 	s := c.sites[c.rosters[g].home[replica]]
 	life := s.life
-	c.later(r.between(0, pick(r, time.Duration(1), 2, 4)*(shape.delayMax+shape.syncMax+shape.stepMax)), func() {
+	c.later(delay, func() {
 		if s.store == nil || s.life != life || c.calm {
 			return
 		}

@@ -47,6 +47,8 @@ type shape struct {
 	keep      uint64        // entries in front of one
 	heavy     int           // largest filler of one
 	mixed     bool          // stores have election time-outs and leases of their own
+	digests   uint64        // entries between two comparisons of replicas
+	odd       oddity        // of the first store
 	oneClock  bool          // the ticker of a store is as fast or slow as its clock
 	batches   float64       // share of bursts whose writes are proposed together
 	versions  bool          // stores speak different protocol versions
@@ -59,6 +61,14 @@ type shape struct {
 	faultTime time.Duration
 	repairs   bool // stores repair themselves
 }
+
+// oddity is how the first store of a run differs from the others in what leases rest on.
+type oddity uint8
+
+const (
+	oddPatient  oddity = iota + 1 // it waits for leaders twice as long as they do, and promises as much
+	oddTrusting                   // it alone has leases: the others promise nothing
+)
 
 const (
 	maxCommandBytes = 8 << 10
@@ -154,7 +164,7 @@ func drawShape(p Plan) shape {
 	case roll < 7:
 		s.turmoil(r)
 		if p.Groups == 0 {
-			s.members = s.members[:min(3, len(s.members))]
+			s.members = s.members[:min(pick(r, 1, 1, 3), len(s.members))]
 		}
 	case roll < 12:
 		s.succession(r)
@@ -168,6 +178,8 @@ func drawShape(p Plan) shape {
 		if p.Groups == 0 {
 			s.members = s.members[:min(3, len(s.members))]
 		}
+	case roll < 16:
+		s.exchange(r)
 	}
 	if s.tuning.LeaseReads && s.tuning.Validate() != nil {
 		s.tuning.LeaseReads = false // the election time-out leaves no room for one
@@ -189,13 +201,14 @@ func drawShape(p Plan) shape {
 	s.think = time.Duration(float64(s.clients) * float64(1+s.burst) / 2 / s.rate * float64(time.Second))
 	// No leader could be elected if answers took longer than candidates wait.
 	s.delayMax = min(s.delayMin*pick(r, time.Duration(2), 5, 20), s.election()/4)
-	if s.mixed {
+	if s.mixed || s.odd == oddPatient {
 		// Without pre-vote, a store with a short time-out and an old log campaigns
 		// before the others have their chance, for ever.
 		s.tuning.DisablePreVote = false
 		s.delayMax /= 2
 		s.delayMin = min(s.delayMin, s.delayMax)
 	}
+	s.digests = pick(r, uint64(16), 128, 1024)
 	return s
 }
 
@@ -208,11 +221,11 @@ func (s *shape) turmoil(r random) {
 	s.tuning.MaxMessageBytes = pick(r, 1, 1, 1<<10)
 	s.tuning.DisablePreVote = r.chance(0.5)
 	s.rate, s.burst = 30, pick(r, 1, 4)
-	s.strike = pick(r, time.Duration(200), 500) * time.Millisecond
-	s.delayMin = pick(r, time.Duration(200), 2000, 5000) * time.Microsecond
+	s.strike = pick(r, time.Duration(200), 500, 500) * time.Millisecond
+	s.delayMin = pick(r, time.Duration(200), 2000, 2000, 5000) * time.Microsecond
 	s.weights = [faultKinds]int{}
-	s.weights[faultCoup] = 6
-	if s.changes = pick(r, 0, 0, 200*time.Millisecond); s.changes > 0 {
+	s.weights[faultCoup] = 9
+	if s.changes = pick(r, 0, 0, 0, 200*time.Millisecond); s.changes > 0 {
 		s.weights[faultSchism] = 6
 	}
 	if !s.ordered {
@@ -236,7 +249,14 @@ func (s *shape) succession(r random) {
 	s.weights = [faultKinds]int{}
 	s.weights[faultUsurp], s.weights[faultPause], s.weights[faultClock] = 6, 1, 2
 	s.changes = pick(r, 0, time.Second)
-	s.mixed = r.chance(0.4)
+	switch roll := r.IntN(20); {
+	case roll < 3:
+		s.mixed = true
+	case roll < 7:
+		s.odd = oddPatient
+	case roll < 11:
+		s.odd = oddTrusting
+	}
 	s.oneClock = true
 }
 
@@ -257,6 +277,16 @@ func (s *shape) relapse(r random) {
 	s.weights[faultRollBack], s.weights[faultCrash], s.weights[faultStop] = 6, 1, 1
 	s.weights[faultIsolate], s.weights[faultKill], s.weights[faultWipe] = r.IntN(2), r.IntN(2), r.IntN(2)
 	s.strike, s.changes = time.Second, pick(r, 0, 0, 2*time.Second)
+}
+
+// exchange makes a run one in which members come and go all the time, and some of those
+// who are to go, or have just come, lag behind.
+func (s *shape) exchange(r random) {
+	s.tick, s.loss = 10*time.Millisecond, 0
+	s.weights = [faultKinds]int{}
+	s.weights[faultSlowDisk], s.weights[faultIsolate], s.weights[faultOneWay], s.weights[faultSchism] = 3, 3, 2, 2
+	s.weights[faultPause], s.weights[faultCrash], s.weights[faultHungDisk] = 2, 1, 1
+	s.strike, s.changes = pick(r, time.Duration(300), 1000)*time.Millisecond, 100*time.Millisecond
 }
 
 const (
@@ -297,6 +327,12 @@ func (s *shape) String() string {
 	if s.mixed {
 		b.WriteString("; each store with its own time-out, with leases or without;")
 	}
+	switch s.odd {
+	case oddPatient:
+		b.WriteString("; the first store waits longer than the others;")
+	case oddTrusting:
+		b.WriteString("; the first store alone has leases;")
+	}
 	if s.batches > 0 {
 		fmt.Fprintf(&b, "; %g of writes in batches;", s.batches)
 	}
@@ -325,10 +361,17 @@ func (s *shape) election() time.Duration {
 	return time.Duration(s.tuning.ElectionTicks) * s.tick
 }
 
-// tuningOf draws the tuning of one store.
-func (s *shape) tuningOf(r random) group.Tuning {
+// tuningOf draws the tuning of the store of a site.
+func (s *shape) tuningOf(r random, at int) group.Tuning {
 	t := s.tuning
-	if !s.mixed {
+	switch {
+	case s.odd == oddPatient && at > 0:
+		t.ElectionTicks /= 2
+		return t
+	case s.odd == oddTrusting && at > 0:
+		t.LeaseReads = false
+		return t
+	case !s.mixed:
 		return t
 	}
 	t.ElectionTicks = pick(r, t.ElectionTicks, t.ElectionTicks/2, 2*t.ElectionTicks)

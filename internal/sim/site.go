@@ -76,7 +76,7 @@ func newSite(c *cluster, at int) *site {
 	s := &site{c: c, at: at, slow: 1, random: newRandom(c.seed, streamSteps+uint64(groupSpread*(at+1)))}
 	s.torn = newRandom(c.seed, streamTorn+uint64(groupSpread*(at+1)))
 	s.tick = c.shape.tick + time.Duration(float64(c.shape.tick)*0.02*(s.random.Float64()-0.5))
-	s.tuning = c.shape.tuningOf(s.random)
+	s.tuning = c.shape.tuningOf(s.random, at)
 	s.clock = siteClock{c: c, rate: 1}
 	s.clock.drift(s.random)
 	s.volume = newVolume(s)
@@ -122,7 +122,7 @@ func (s *site) open() {
 		MaxReceiveBytes: c.shape.receiveBytes, MaxApplyBytes: c.shape.applyBytes,
 		Seed: s.random.Uint64() | 1, SnapshotEntries: c.shape.entries, KeepEntries: c.shape.keep, SnapshotChunkBytes: 1 << 10,
 		ForwardProposals: c.shape.forward, Clock: &s.clock, MaxProtocol: s.release(), DiskLost: s.blank || s.rolled, Join: s.joins,
-		DisableRepair: !c.shape.repairs, Peers: c.addresses(),
+		DigestEntries: c.shape.digests, DisableRepair: !c.shape.repairs, Peers: c.addresses(),
 		Events: engine.Events{ReplicaRemoved: s.removed, GroupDamaged: s.hasDamaged, GroupRepaired: s.hasRepaired},
 	})
 	if err != nil {
