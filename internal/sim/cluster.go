@@ -4,11 +4,13 @@ import (
 	"fmt"
 	"io"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
 
 	"multiraft/engine"
+	"multiraft/group"
 	"multiraft/internal/vfs"
 	"multiraft/wire"
 )
@@ -283,6 +285,17 @@ func (c *cluster) disagree(g int) string {
 		}
 		return "its configuration is joint"
 	}
+	for _, m := range st.Members {
+		if c.loss == nil && c.rosters[g].dies(m.Replica) {
+			// It was being added when the disk that it was to be on was lost.
+			if !c.rosters[g].busy() {
+				c.ask(leader, g, "remove who was lost", func(done func(engine.Membership, error)) error {
+					return leader.groups[g].ChangeMembersAsync(group.MembershipChange{Changes: []group.Change{{Op: group.Remove, Replica: m.Replica}}}, done)
+				}, nil)
+			}
+			return fmt.Sprintf("replica %d was lost", m.Replica)
+		}
+	}
 	want := len(c.check.groups[g].applied)
 	for _, s := range c.sites {
 		member := wire.ReplicaID(0)
@@ -291,9 +304,9 @@ func (c *cluster) disagree(g int) string {
 				member = m.Replica
 			}
 		}
-		if s.store != nil && member == 0 && s.groups[g] != nil && !s.votes(g) {
-			// It asks nobody for votes, so nobody tells it that it was removed while it
-			// was cut off. It is the operator's to stop.
+		if s.store != nil && member == 0 && s.groups[g] != nil && (!s.votes(g) || c.knowsNobody(s, g)) {
+			// It asks nobody for votes who is still there, so nobody tells it that it was
+			// removed while it was cut off. It is the operator's to stop.
 			s.stopGroup(g)
 		}
 		switch {
@@ -309,6 +322,14 @@ func (c *cluster) disagree(g int) string {
 		}
 	}
 	return ""
+}
+
+// knowsNobody says whether no other replica runs that the one on a site knows for a member.
+func (c *cluster) knowsNobody(s *site, g int) bool {
+	return !slices.ContainsFunc(s.groups[g].Membership().Members, func(m engine.Member) bool {
+		other := c.sites[siteOf(m.Store)]
+		return other != s && other.store != nil && other.groups[g] != nil && other.replicas[g] == m.Replica
+	})
 }
 
 // probeGroup proposes a write to whoever says that it leads.

@@ -163,7 +163,7 @@ func TestPlantedBugs(t *testing.T) {
 	}{
 		// Stores notice themselves that a disk has lost what it promised to keep,
 		// where that leaves marks; where it does not, the checker has to.
-		{"lying-sync", PlantLyingSync, []rule{ruleVote, ruleLog, ruleMachine, ruleComplete, ruleForward, ruleWrites}, []rule{ruleErrors, ruleRecovery}},
+		{"lying-sync", PlantLyingSync, []rule{ruleVote, ruleLog, ruleMachine, ruleComplete, ruleForward, ruleWrites, ruleDurable}, []rule{ruleErrors, ruleRecovery}},
 		// Two leaders, or one that lacks what was applied, and all that follows.
 		{"forged-votes", PlantForgedVotes, []rule{ruleLeader}, []rule{ruleLog, ruleMachine, ruleComplete, ruleErrors}},
 		{"local-reads", PlantLocalReads, []rule{ruleReads}, nil},
