@@ -114,9 +114,18 @@ func (s *Store) joinStep() bool {
 	return true
 }
 
+// asksFirst tells whether a store that has lost its disk must not run a replica that
+// it knows nothing of before it has asked about it. Leaders ask for every learner: one
+// that had a vote before may have promised something here. So the store says that it
+// is lost, whichever it is, and takes the one that comes in its place.
+func (s *Store) asksFirst(req *joinWish) bool {
+	return s.cfg.DiskLost && !s.cfg.DisableRepair && s.knows(req.From, wire.Rejoin)
+}
+
 // join starts an added replica, if this store has nothing of it yet.
 func (s *Store) join(req joinWish) error {
-	if meta := s.log.Group(req.Group).Meta(); len(meta) > 0 {
+	meta := s.log.Group(req.Group).Meta()
+	if len(meta) > 0 {
 		d, err := decodeDescriptor(meta)
 		switch {
 		case err != nil:
@@ -132,7 +141,10 @@ func (s *Store) join(req joinWish) error {
 	if _, runs := s.Group(req.Group); runs {
 		return fmt.Errorf("group %d: %w", req.Group, ErrGroupExists) // nothing of it is stored yet
 	}
-	if s.repairs.asksWho(req.Group) {
+	if len(meta) == 0 && s.asksFirst(&req) && !s.repairs.isLost(req.Group) {
+		s.addRepair(&repair{kind: repairLost, group: req.Group, peers: s.whomToAsk(&descriptor{}, &GroupConfig{})})
+	}
+	if s.repairs.asksWho(req.Group, req.From) {
 		return fmt.Errorf("group %d: %w", req.Group, errWho)
 	}
 	var cfg GroupConfig

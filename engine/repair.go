@@ -63,7 +63,7 @@ type repair struct {
 	// may be older than what the store has run, and nothing that ran may run again.
 	known bool
 	start *GroupConfig   // how to start a successor; nil: Config.Join tells
-	peers []wire.StoreID // whom a lost one asks
+	peers []wire.StoreID // whom a lost one asks; never written to
 	// recovery is the one that a lost one has survived: the word of those whom that
 	// left behind is not for it. nil: none is known.
 	recovery *wire.Recovery
@@ -140,12 +140,27 @@ func (q *repairs) lostStart(id wire.GroupID) *GroupConfig {
 	return nil
 }
 
-// asksWho tells whether a lost replica of a group still asks which one it is: none may
-// take its place before that is known.
-func (q *repairs) asksWho(id wire.GroupID) bool {
+// isLost tells whether another replica is to take the place of one of a group.
+func (q *repairs) isLost(id wire.GroupID) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return slices.ContainsFunc(q.list, func(p *repair) bool { return p.group == id && p.kind == repairLost && !p.known })
+	return slices.ContainsFunc(q.list, func(p *repair) bool { return p.group == id && p.kind == repairLost })
+}
+
+// asksWho tells whether a lost replica of a group still asks which one it is: none may
+// take its place before that is known.
+// from is a store that knows; it is asked as well.
+func (q *repairs) asksWho(id wire.GroupID, from wire.StoreID) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	at := slices.IndexFunc(q.list, func(p *repair) bool { return p.group == id && p.kind == repairLost && !p.known })
+	if at < 0 {
+		return false
+	}
+	if p := q.list[at]; !slices.Contains(p.peers, from) {
+		p.peers = append(slices.Clone(p.peers), from)
+	}
+	return true
 }
 
 // repairStep has those whose turn it is ask again: as many as snapshots may come at
@@ -228,8 +243,9 @@ func (s *Store) repair(p *repair) (done bool) {
 	if id = p.id; !p.known { // the answer may have told
 		id = 0
 	}
+	peers := p.peers
 	q.mu.Unlock()
-	for _, peer := range p.peers {
+	for _, peer := range peers {
 		if peer != s.cfg.ID {
 			s.tellStore(peer, &wire.Message{Kind: wire.Rejoin, Group: p.group, From: id, Reject: true})
 		}

@@ -124,6 +124,51 @@ func TestLostGroupIsStartedAgain(t *testing.T) {
 	c.until("whole", func() bool { return c.whole(3) })
 }
 
+// TestDemotedVoterIsNotRevived: a leader asks the store of a learner to run it, and does
+// not know that it had a vote once. A store that has lost its disk, and was not told to
+// start the group, does not run it: another one comes in its place.
+func TestDemotedVoterIsNotRevived(t *testing.T) {
+	lost := false
+	c := newRepairCluster(t, 3, []wire.GroupID{1}, func(cfg *engine.Config) { cfg.DiskLost = lost && cfg.ID == 2 })
+	c.joins = true
+	c.startAll(12)
+	c.close(1)
+	g := c.group(c.leader(1), 1)
+	if g.Store().ID() == 2 {
+		t.Fatal("the store that is closed leads")
+	}
+	demoted := errors.New("not answered")
+	if err := g.ChangeMembersAsync(group.MembershipChange{Changes: []group.Change{{Op: group.AddLearner, Replica: 2}}}, func(_ engine.Membership, err error) {
+		demoted = err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	c.until("demoted", func() bool { return demoted == nil })
+	c.close(0)
+	c.close(2) // who has led knows that it ran
+	c.places[1].fs = vfs.New(vfs.Options{})
+	lost = true
+	c.start(0)
+	c.start(2)
+	c.lost[1] = 2
+	c.watch(1)
+	groups := c.groups
+	c.groups = nil
+	c.start(1)
+	c.groups = groups
+	runs := func() bool {
+		g, ok := c.places[1].store.Group(1)
+		return ok && g.Status().Applied >= c.group(c.leader(1), 1).Applied()
+	}
+	c.until("another replica is there", runs)
+	if st := c.group(1, 1).Status(); st.Self.Replica != 4 || st.Self.Role != wire.Learner {
+		t.Errorf("%+v, want replica 4, a learner", st.Self)
+	}
+	c.write(1, 1)
+	c.until("it goes on", runs)
+	c.ordered()
+}
+
 // TestTwoOfThreeLost: nobody is elected, nobody votes under an old id, and both say
 // that they wait.
 func TestTwoOfThreeLost(t *testing.T) {

@@ -44,6 +44,9 @@ func (s *site) dieWriting(o vfs.CrashOptions) {
 	if v.crashed || s.failing || s.paused || s.hung {
 		return
 	}
+	if l := s.c.loss; l != nil && l.site == s {
+		return // its replicas may be dead already, and must not say anything more
+	}
 	v.crashIn, v.crashAs = 1+s.torn.IntN(tornCalls), o
 	switch {
 	case s.parts[s.snapshotPart()] && s.torn.chance(0.3):
