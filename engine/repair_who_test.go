@@ -1,0 +1,124 @@
+package engine_test
+
+import (
+	"testing"
+
+	"multiraft/batch"
+	"multiraft/engine"
+	"multiraft/internal/vfs"
+	"multiraft/wire"
+)
+
+// TestLostSuccessorDoesNotRunAgain: the replica that took the place of a lost one is lost
+// as well, before it was made a voter. The embedder knows of the first one only, and the
+// leader is one that has heard nothing of the second: it would have it run again. Another
+// one takes its place, and becomes the voter that the first one was.
+func TestLostSuccessorDoesNotRunAgain(t *testing.T) {
+	lost := false
+	c := newRepairCluster(t, 3, []wire.GroupID{1}, func(cfg *engine.Config) { cfg.DiskLost = lost && cfg.ID == 3 })
+	c.startAll(12)
+	lost = true
+	loseDisk := func() {
+		c.close(2)
+		c.places[2].fs = vfs.New(vfs.Options{})
+		c.start(2)
+	}
+	c.pass = func(_, _ wire.StoreID, m *wire.Message) bool { return m.Kind != wire.Rejoin || m.Reject }
+	loseDisk()
+	self := func() wire.ReplicaID {
+		if g, runs := c.places[2].store.Group(1); runs {
+			return g.Status().Self.Replica
+		}
+		return 0
+	}
+	c.until("the successor runs", func() bool { return c.converged(12) })
+	if self() != 4 {
+		t.Fatalf("replica %d runs", self())
+	}
+	c.pass = nil
+	at := c.leader(1)
+	c.close(at)
+	loseDisk()
+	c.start(at)
+	c.until("whole", func() bool {
+		if self() == 4 {
+			t.Fatal("replica 4 runs again")
+		}
+		return c.whole(12)
+	})
+	if self() != 5 {
+		t.Errorf("replica %d runs", self())
+	}
+}
+
+// TestMarksLeaveAStoreBlank: a store that has lost its disk ends before it has met
+// anybody. What it has noted of its replicas does not keep it out.
+func TestMarksLeaveAStoreBlank(t *testing.T) {
+	c := newRepairCluster(t, 3, []wire.GroupID{1}, func(cfg *engine.Config) { cfg.DiskLost = true })
+	for range 2 {
+		c.start(2)
+		if life := c.places[2].steps.Incarnation(); life >= 10 {
+			t.Fatalf("life %d", life)
+		}
+		c.crash(2, vfs.CrashOptions{})
+	}
+	c.start(2)
+	if life := c.places[2].steps.Outlived(1, 10); life <= 10 {
+		t.Errorf("the store is in life %d, and its peers have met 10", life)
+	}
+	c.close(2)
+}
+
+// TestWordOfAFormerLeader: a leader that knows of no id as high as the one that was lost
+// does not know what the group has here. One that does may say that there is none.
+func TestWordOfAFormerLeader(t *testing.T) {
+	c := newRepairCluster(t, 3, []wire.GroupID{1}, func(cfg *engine.Config) { cfg.DiskLost = true })
+	c.start(2)
+	p := c.places[2]
+	says := func(m wire.Message) int64 {
+		m.Kind, m.Group, m.From = wire.Rejoined, 1, 1
+		b := batch.NewBuilder(func() []byte { return nil }, 0)
+		b.Add(&m)
+		if err := b.Flush(func(_ wire.Lane, payload []byte) error { p.handler.HandleFrame(1, payload); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		c.settle()
+		return p.store.Metrics().Repairing
+	}
+	for _, hint := range []wire.Index{1, 2} {
+		if says(wire.Message{Reject: true, Hint: hint}) != 1 || says(wire.Message{Hint: hint}) != 1 {
+			t.Fatalf("what a leader says that knows of replica %d is taken", hint)
+		}
+	}
+	if says(wire.Message{Reject: true, Hint: 3}) != 0 {
+		t.Error("the store asks on")
+	}
+	c.close(2)
+}
+
+// TestEverybodyIsAsked: the members of a lost replica's group may be on other stores by
+// now than those that are stored.
+func TestEverybodyIsAsked(t *testing.T) {
+	c := newRepairCluster(t, 5, []wire.GroupID{1}, func(cfg *engine.Config) {
+		cfg.DiskLost = true
+		cfg.Peers = map[wire.StoreID]string{1: "a", 2: "b", 4: "d", 5: "e"}
+	})
+	c.members = c.members[:3]
+	c.start(2)
+	p := c.places[2]
+	for _, peer := range c.places {
+		if peer != p {
+			p.handler.PeerUp(peer.id, 1, wire.ProtocolVersion)
+		}
+	}
+	for range 20 {
+		p.steps.Tick()
+		p.steps.Join()
+	}
+	for _, peer := range c.places {
+		if peer != p && len(peer.inbox) == 0 {
+			t.Errorf("store %d is not asked", peer.id)
+		}
+	}
+	c.close(2)
+}
