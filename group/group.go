@@ -252,7 +252,7 @@ func (g *Group) Deadline() uint64 {
 //
 //mr:hotpath
 func (g *Group) isVoter() bool {
-	return (g.incoming | g.outgoing).has(int(g.slot)) && !g.isWounded()
+	return (g.incoming | g.outgoing).has(int(g.slot)) && (!g.isWounded() || planted.Is(planted.CampaignWounded))
 }
 
 // slotOf returns the slot of a member.

@@ -31,6 +31,7 @@ const (
 	LeaseBeforeOwnEntry
 	LeaseFromTheSilent
 	LeaseBySelf
+	CampaignWounded
 
 	// Of the engine.
 	AckEarly
@@ -45,6 +46,7 @@ const (
 	CompactAll
 	LostWake
 	LetOldCopyIn
+	KeepLostID
 	LeadOnHungDisk
 	SpeakNewerKinds
 	KeepDiverged

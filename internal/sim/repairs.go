@@ -160,7 +160,11 @@ func (c *cluster) upgrade() {
 // lacks holds what a replica says that waits for the state of the leader against what
 // it may: it votes, but is no leader, asks for no votes, and acknowledges no entries.
 func (k *checker) lacks(s *site, g int, m *wire.Message) {
-	if s.groups[g] == nil || s.replicas[g] != m.From || s.groups[g].Status().Repairing == nil {
+	if s.groups[g] == nil || s.replicas[g] != m.From {
+		return
+	}
+	if s.groups[g].Status().Repairing == nil {
+		s.wokeLacking[g], s.marked[g] = false, 0
 		return
 	}
 	// One that was wounded while it ran says what it was about to, until all of that is

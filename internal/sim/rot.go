@@ -149,7 +149,11 @@ func (s *site) rot(k faultKind, lasts time.Duration) {
 	s.rotten = true
 	if c.faults.chance(0.6) {
 		c.later(c.faults.between(0, lasts/2), func() {
-			if s.rotten && s.store != nil {
+			switch {
+			case !s.rotten || s.store == nil:
+			case c.shape.repairs && c.repairs.chance(0.5):
+				c.powerCut() // who finds out what was lost meets elections
+			default:
 				c.count(crashes)
 				s.crash(s.crashOptions())
 			}
