@@ -13,7 +13,7 @@ import (
 
 // A loss is what happens to a whole disk: it is wiped, or an older copy of it comes
 // back. What the replicas on it promised is destroyed with it, so they are dead:
-// their ids must never promise anything again, and the operator replaces them. Raft
+// their ids must never promise anything again, and others take their place. Raft
 // bears that as long as a majority of every group has kept its word, so one store at
 // a time has a loss, and only when all that its groups need is elsewhere.
 type loss struct {

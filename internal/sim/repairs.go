@@ -83,18 +83,19 @@ func (s *site) hasRepaired(id wire.GroupID, replica wire.ReplicaID) {
 // learn takes over where leaders have placed replicas by themselves: in the place of
 // those that were lost.
 func (c *cluster) learn(g int, members []engine.Member) {
-	l, roster := c.loss, c.rosters[g]
+	roster := c.rosters[g]
 	for _, m := range members {
 		home, given := roster.home[m.Replica]
+		s := c.sites[siteOf(m.Store)]
 		switch {
-		case given && home == siteOf(m.Store), l == nil, !c.shape.repairs, l.site.at != siteOf(m.Store):
+		case given && home == s.at, !c.shape.repairs, !s.lost && (c.loss == nil || c.loss.site != s):
 			continue
 		case given && roster.ran[m.Replica]:
 			c.check.fail(ruleMembers, "group %d: replica %d ran on store %d and is added on store %d", groupID(g), m.Replica, home+1, m.Store)
 			return
 		}
 		// What the operator asked for and did not get has left its id free.
-		roster.home[m.Replica] = l.site.at
+		roster.home[m.Replica] = s.at
 		if !given {
 			roster.ids = append(roster.ids, m.Replica)
 		}

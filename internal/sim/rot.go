@@ -20,7 +20,8 @@ import (
 // behind it. The last write is spared: that it is not what was acknowledged cannot be
 // told from a torn one (see docs/log-format.md).
 //
-// A disk that rots is replaced some time later, and nothing else is lost until then.
+// A disk that rots is replaced some time later, or kept where stores repair
+// themselves, and no other disk is lost until then.
 // Meanwhile its store may refuse to open, and replicas on it may stop and say that
 // they are damaged. All others go on, and whatever is served must be right.
 

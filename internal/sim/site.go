@@ -69,6 +69,7 @@ type site struct {
 	nameless  bool      // its identity is spoilt in both copies
 	damaged   []bool    // groups that say so
 	blank     bool      // the disk is lost, and the store says so
+	lost      bool      // it said so when this life began
 	reborn    bool      // it was lost some time, so no group begins here from its first members
 }
 
@@ -108,6 +109,7 @@ func (s *site) open() {
 		}
 	}
 	s.life++
+	s.lost = s.blank || s.rolled
 	c.note("store %d opens, life %d", s.at+1, s.life)
 	s.end = &transportEnd{site: s, life: s.life, protocol: wire.ProtocolVersion}
 	s.spoken = make([]uint16, c.shape.stores)
@@ -121,7 +123,7 @@ func (s *site) open() {
 		MaxGroupInflightBytes: c.shape.groupBytes, CacheBytes: c.shape.cacheBytes,
 		MaxReceiveBytes: c.shape.receiveBytes, MaxApplyBytes: c.shape.applyBytes,
 		Seed: s.random.Uint64() | 1, SnapshotEntries: c.shape.entries, KeepEntries: c.shape.keep, SnapshotChunkBytes: 1 << 10,
-		ForwardProposals: c.shape.forward, Clock: &s.clock, MaxProtocol: s.release(), DiskLost: s.blank || s.rolled, Join: s.joins,
+		ForwardProposals: c.shape.forward, Clock: &s.clock, MaxProtocol: s.release(), DiskLost: s.lost, Join: s.joins,
 		DigestEntries: c.shape.digests, DisableRepair: !c.shape.repairs, Peers: c.addresses(),
 		Events: engine.Events{ReplicaRemoved: s.removed, GroupDamaged: s.hasDamaged, GroupRepaired: s.hasRepaired},
 	})
