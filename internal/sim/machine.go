@@ -84,6 +84,9 @@ func (m durableSnapshotMachine) Apply(entries []engine.Entry) error {
 // Query returns the state.
 func (m durableSnapshotMachine) Query(query any) (any, error) { return m.durableMachine.Query(query) }
 
+// Digest is that of the one machine in both.
+func (m durableSnapshotMachine) Digest() uint64 { return m.durableMachine.Digest() }
+
 // stateBytes is the length of a captured state without its filler.
 const stateBytes = 24
 
@@ -127,6 +130,9 @@ func (m snapshotMachine) Restore(index wire.Index, r io.Reader) error {
 	}
 	return nil
 }
+
+// Digest tells states apart. Replicas compare it.
+func (m *machine) Digest() uint64 { return m.state.chain }
 
 // Query returns the state.
 func (m *machine) Query(any) (any, error) { return m.state, nil }

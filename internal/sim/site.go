@@ -250,6 +250,9 @@ func (s *site) fall() {
 	if metrics.BadFrames > 0 {
 		c.check.fail(ruleFrames, "store %d was sent %d frames that it could not read", s.at+1, metrics.BadFrames)
 	}
+	if metrics.DivergedReplicas+metrics.UndecidedDigests > 0 && c.plan.Plant == PlantNothing {
+		c.check.fail(ruleMachine, "store %d has seen %d replicas diverge, and %d undecided ranges, of sound machines", s.at+1, metrics.DivergedReplicas, metrics.UndecidedDigests)
+	}
 	s.store, s.stepper, s.groups, s.machines = nil, nil, nil, nil
 	s.stuck, s.batches = nil, nil
 	s.volume.restore()
