@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"go.uber.org/zap"
 
@@ -95,10 +96,18 @@ func (g *Group) bring(ctx context.Context, m Member, role wire.MemberRole, old w
 		if errors.As(err, &refused) && refused.Reason == group.ReasonStale {
 			continue // somebody else was faster
 		}
+		if refused != nil && refused.Reason == group.ReasonUnknown && m.Replica == 0 && g.hosts(m.Store) {
+			continue // its store has lost the learner, and was given another one
+		}
 		if err != nil {
 			return Member{}, err
 		}
 	}
+}
+
+// hosts tells whether a store has a member of the group.
+func (g *Group) hosts(store wire.StoreID) bool {
+	return slices.ContainsFunc(g.Membership().Members, func(m Member) bool { return m.Store == store })
 }
 
 // bringIn adds the learner.

@@ -189,6 +189,17 @@ func (w *worker) startChanges(r *replica, list *memberRequest) {
 	*at = list
 }
 
+// isChanging tells whether a change waits or is under way. Who waits for a learner to
+// catch up changes nothing yet, and that learner may have to be replaced first.
+func (r *replica) isChanging() bool {
+	for q := r.changes; q != nil; q = q.next {
+		if q.caughtUp == 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // runChanges has the core make the changes that wait, as far as it may.
 func (w *worker) runChanges(r *replica, now uint64) {
 	w.keepChanges(r, func(q *memberRequest) (wait bool, err error) {

@@ -508,7 +508,7 @@ func (w *worker) takePlea(r *replica, node *messageNode) {
 // anything, one change at a time; from is the store that the wish came from.
 func (w *worker) takeRejoin(r *replica, from wire.StoreID, m *wire.Message) {
 	s := w.store
-	if r.core.Role() != group.Leader || r.changes != nil || s.cfg.DisableRepair {
+	if r.core.Role() != group.Leader || r.isChanging() || s.cfg.DisableRepair {
 		return
 	}
 	var st group.Status
