@@ -33,7 +33,7 @@ const (
 	faultClock                        // one clock changes its rate, or jumps
 	faultUsurp                        // one store is cut off, and others get their chance early
 	faultSchism                       // the next membership changes meet a split
-	faultCoup                         // the next leaders fall soon after their election
+	faultCoup                         // a leader falls, and the next ones soon after their election
 	faultKinds
 )
 
@@ -197,6 +197,10 @@ func (c *cluster) strike(k faultKind) {
 		c.schisms += 1 + r.IntN(4)
 	case faultCoup:
 		c.coups += 1 + r.IntN(6)
+		g := r.IntN(len(c.shape.members))
+		if leader, st := c.leading(g); leader != nil {
+			c.topple(st.Self.Replica, g, 0) // who leads has to go for others to come
+		}
 	}
 }
 

@@ -232,7 +232,9 @@ func (s *shape) turmoil(r random) {
 		s.late = 0.05
 	}
 	for _, k := range []faultKind{faultSlowDisk, faultHungDisk, faultCrash, faultPause, faultIsolate, faultClock} {
-		s.weights[k] = 1
+		if r.chance(0.4) {
+			s.weights[k] = 1
+		}
 	}
 }
 
