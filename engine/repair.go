@@ -424,7 +424,7 @@ func (s *Store) succeed(ctx context.Context, r *replica, lost *descriptor, id wi
 	s.snaps.forgetFiles(r.id)
 	d := joinDescriptor(id, lost.Replica)
 	d.recovery = lost.recovery
-	if lost.isToVote() {
+	if lost.isToVote() && !planted.Is(planted.StayLearner) {
 		d.State |= wire.Rising
 	}
 	return s.persist(ctx, func(b *raftlog.Batch) {

@@ -47,6 +47,7 @@ const (
 	LostWake
 	LetOldCopyIn
 	KeepLostID
+	StayLearner
 	LeadOnHungDisk
 	SpeakNewerKinds
 	KeepDiverged
