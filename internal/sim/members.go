@@ -223,7 +223,7 @@ func (c *cluster) start(g int) {
 			if s.store == nil || s.paused || s.hung || s.failing || s.stopping[g] || s.replicas[g] >= m.Replica || s.rolled || known.rolled || s.rotten && !c.shape.repairs || s.awaited[g] != nil || c.rosters[g].dies(m.Replica) {
 				continue
 			}
-			if s.holds(g) > m.Replica {
+			if s.holds(g) > m.Replica || c.isSucceeded(g, m) {
 				continue // who says that it is to run has not heard of its successor
 			}
 			stored := s.stores(g, m.Replica)
@@ -254,6 +254,15 @@ func (c *cluster) start(g int) {
 			s.poke()
 		}
 	}
+}
+
+// isSucceeded says whether somebody knows of a later replica of a group on the same store.
+func (c *cluster) isSucceeded(g int, member engine.Member) bool {
+	return slices.ContainsFunc(c.sites, func(s *site) bool {
+		return s.store != nil && s.groups[g] != nil && slices.ContainsFunc(s.groups[g].Membership().Members, func(m engine.Member) bool {
+			return m.Store == member.Store && m.Replica > member.Replica
+		})
+	})
 }
 
 // ask asks for a change and counts its outcome.
