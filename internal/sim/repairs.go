@@ -26,7 +26,8 @@ func (s *site) misses(g int, lost *engine.ReplicaLostError, m *machine) {
 	c := s.c
 	c.count(replicasLost)
 	c.note("group %d: replica %d on store %d is lost: %v", groupID(g), lost.Replica, s.at+1, lost)
-	if lost.Replica != 0 {
+	// A store that has lost which one it had names none, or the last that the group had.
+	if home, given := c.rosters[g].home[lost.Replica]; given && home == s.at {
 		c.rosters[g].dead[lost.Replica] = true
 	}
 	s.groups[g], s.machines[g], s.replicas[g] = nil, nil, 0
@@ -66,6 +67,23 @@ func (s *site) hasDamaged(d engine.Damage) {
 	if failed := new(engine.SnapshotError); errors.As(d.Err, &failed) {
 		c.count(statesLost)
 	}
+	s.stand(g, d.Replica)
+}
+
+// stand has a replica that has lost something asked to stand for election, which it is to
+// refuse.
+func (s *site) stand(g int, replica wire.ReplicaID) {
+	c, life := s.c, s.life
+	c.later(2*s.tick, func() {
+		if s.store == nil || s.life != life || s.paused || s.wounds[g] != replica || s.replicas[g] != replica || s.groups[g] == nil {
+			return
+		}
+		if s.stepper.Campaign(s.groups[g]) == nil {
+			c.count(campaignsAsked)
+			s.poke()
+		}
+		s.stand(g, replica)
+	})
 }
 
 // hasRepaired hears that a replica has come back, or another one for it.
