@@ -333,7 +333,7 @@ func (s *Store) takeRejoinAnswer(p *repair, a *rejoinAnswer) (gone bool, err err
 	}
 	old, err := decodeDescriptor(log.Meta())
 	member := Member{Replica: a.id, Store: s.cfg.ID, Role: wire.Learner}
-	if a.voter || err == nil && old.isToVote() {
+	if a.voter || err == nil && old.isToVote() || len(log.Meta()) == 0 && p.start.votesOn(s.cfg.ID) {
 		member.Role = wire.Voter
 	}
 	d := lostDescriptor(a.id, &wire.Membership{Members: []Member{member}})
@@ -357,6 +357,11 @@ func lostDescriptor(id wire.ReplicaID, m *wire.Membership) descriptor {
 
 func (d *descriptor) lost() bool   { return d.State&wire.Lost != 0 }
 func (d *descriptor) rising() bool { return d.State&wire.Rising != 0 }
+
+// votesOn tells whether the embedder knows of a voter on a store. c may be nil.
+func (c *GroupConfig) votesOn(id wire.StoreID) bool {
+	return c != nil && slices.ContainsFunc(c.Members, func(m Member) bool { return m.Store == id && m.Role != wire.Learner })
+}
 
 // isToVote tells whether the replica has a vote, or is to have one.
 func (d *descriptor) isToVote() bool { return d.isVoter() || d.rising() }
