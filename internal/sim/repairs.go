@@ -17,7 +17,7 @@ import (
 
 // mayLack says whether replicas on a site may have lost something, and get it back.
 func (s *site) mayLack() bool {
-	return s.c.shape.repairs && (s.rolled || s.lost || s.c.loss != nil && s.c.loss.site == s)
+	return s.c.shape.repairs && (s.rolled || s.reborn || s.c.loss != nil && s.c.loss.site == s)
 }
 
 // misses notes that a replica is not started, as it may have forgotten what it
