@@ -185,13 +185,25 @@ func (r *replica) description(m *wire.Membership) descriptor {
 	if r.joining && !d.isMember() {
 		d.State = wire.Joining
 	}
-	if r.rising && !d.isVoter() {
+	if r.rising && !d.isVoter() && !r.isDemotedBy(m) {
 		d.State |= wire.Rising
 	}
 	if r.barred {
 		d.State |= wire.Barred
 	}
 	return d
+}
+
+// isDemotedBy tells whether a membership takes the vote away that this replica has by
+// the one in force. What falls back to an earlier one because its entry is dropped does
+// not.
+func (r *replica) isDemotedBy(m *wire.Membership) bool {
+	set := r.members.Load()
+	if set == nil {
+		return false // it begins
+	}
+	at := set.place(r.self)
+	return at >= 0 && set.wire.Members[at].Role&wire.Voter != 0 && m.Index > set.wire.Index
 }
 
 // lastDescription returns the descriptor with the newest membership, which may be on
@@ -345,6 +357,9 @@ func (w *worker) switchMembers(r *replica, m *wire.Membership) {
 			// It has to be told that it is removed.
 			r.meet(old.wire.Members[i].Replica, old.wire.Members[i].Store)
 		}
+	}
+	if at := set.place(r.self); r.rising && (at < 0 || set.wire.Members[at].Role&wire.Voter == 0) && r.isDemotedBy(m) {
+		r.rising = false // it had what it was to have
 	}
 	r.members.Store(set)
 	r.noteOutside(wire.ReplicaID(r.lead.Load()))

@@ -1,10 +1,12 @@
 package engine_test
 
 import (
+	"errors"
 	"testing"
 
 	"multiraft/batch"
 	"multiraft/engine"
+	"multiraft/group"
 	"multiraft/internal/vfs"
 	"multiraft/wire"
 )
@@ -121,4 +123,36 @@ func TestEverybodyIsAsked(t *testing.T) {
 		}
 	}
 	c.close(2)
+}
+
+// TestDemotedSuccessorStaysALearner: a replica that has taken the place of a lost voter,
+// and became one, was made a learner since. It does not ask for its vote again.
+func TestDemotedSuccessorStaysALearner(t *testing.T) {
+	lost := false
+	c := newRepairCluster(t, 3, []wire.GroupID{1}, func(cfg *engine.Config) { cfg.DiskLost = lost && cfg.ID == 3 })
+	c.startAll(12)
+	c.close(2)
+	lost = true
+	c.places[2].fs = vfs.New(vfs.Options{})
+	c.start(2)
+	c.until("whole", func() bool { return c.whole(12) })
+	demoted := errors.New("not answered")
+	if err := c.group(c.leader(1), 1).ChangeMembersAsync(group.MembershipChange{Changes: []group.Change{{Op: group.AddLearner, Replica: 4}}}, func(_ engine.Membership, err error) {
+		demoted = err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	c.until("demoted", func() bool { return demoted == nil })
+	c.write(1, 1)
+	c.until("equal", func() bool { return c.converged(13) })
+	c.close(2)
+	lost = false
+	c.start(2)
+	if n := c.places[2].store.Metrics().Repairing; n != 0 {
+		t.Errorf("%d replicas wait for something", n)
+	}
+	c.tick(300)
+	if n := c.voters(1); n != 2 {
+		t.Errorf("%d voters", n)
+	}
 }
