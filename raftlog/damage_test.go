@@ -307,6 +307,41 @@ func TestWounds(t *testing.T) {
 	}
 }
 
+// TestWoundHidesNoVote: a store marks entries that it cannot read any more, and does not
+// know that a vote from before is lost too. The mark does not make up for the vote; a
+// later hard state does.
+func TestWoundHidesNoVote(t *testing.T) {
+	for _, later := range []bool{false, true} {
+		fs := vfs.New(vfs.Options{})
+		o := testOptions(fs)
+		l := mustOpen(t, o)
+		name, vote := l.ActiveSegment()
+		hard := wire.HardState{Term: 5, Vote: 2}
+		submit(t, l, func(b *Batch) { b.HardState(l.Group(1), hard) })
+		submit(t, l, func(b *Batch) { b.Append(l.Group(1), block(1, 1, 5, 3)) })
+		submit(t, l, func(b *Batch) { b.Wound(l.Group(1), 3, 5, &CorruptionError{Segment: 1, Offset: 600, Err: ErrLost}) })
+		if later {
+			hard = wire.HardState{Term: 6, Vote: 3}
+			submit(t, l, func(b *Batch) { b.HardState(l.Group(1), hard) })
+		}
+		mustClose(t, l)
+		content := readAll(t, fs, name)
+		content[vote+BatchHeaderBytes] ^= 1 // the record of the vote
+		rewriteFile(t, fs, name, content)
+		for round := range 3 {
+			l := mustOpen(t, o)
+			w, wounded := l.Group(1).Wound()
+			if err := l.Group(1).Err(); err == nil || wounded != later {
+				t.Fatalf("later %v, round %d: wounded %v, error %v", later, round, wounded, err)
+			}
+			if later && (w != (Wound{Index: 3, Term: 5}) || l.Group(1).HardState() != hard) {
+				t.Fatalf("round %d: %+v with %+v", round, w, l.Group(1).HardState())
+			}
+			mustClose(t, l)
+		}
+	}
+}
+
 // TestLostSectors zeroes runs of sectors. Whatever is hit, no group may be wrong
 // without an error.
 func TestLostSectors(t *testing.T) {

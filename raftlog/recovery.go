@@ -510,10 +510,11 @@ func (r *recovery) applyRecord(rec *record, segment, offset uint32, sequence uin
 		g.applyRemove(segment, nothing{})
 	case rec.kind == kindDamaged:
 		r.l.setDamage(rec.group, &CorruptionError{rec.a, int64(rec.b), ErrLost})
-		if last, term, ok := rec.wound(); ok {
-			g.applyWound(last, term, segment, nothing{})
-		} else {
+		switch last, term, ok := rec.wound(); {
+		case !ok:
 			g.applyDamaged(segment, nothing{})
+		case r.losses[rec.group] == nil:
+			g.applyWound(last, term, segment, nothing{})
 		}
 	case rec.kind == kindMoved && !g.damaged && !g.removed:
 		block := rec.block
@@ -698,7 +699,14 @@ func (r *recovery) learn(rec *record) {
 		l.end, l.last, l.term = true, rec.block.Last(), rec.block.Term()
 	case rec.kind == kindRestart:
 		l.end, l.last, l.term = true, wire.Index(rec.a), wire.Term(rec.b)
-	case rec.kind == kindRemove, rec.kind == kindDamaged: // what it says is all there is to know
+	case rec.kind == kindDamaged:
+		// A wound says nothing of the hard state, which may be among what was lost.
+		if last, term, ok := rec.wound(); ok && (l.promise || r.lostAll != nil) {
+			l.end, l.last, l.term = true, last, term
+			return
+		}
+		delete(r.losses, rec.group)
+	case rec.kind == kindRemove: // it is all there is to know
 		delete(r.losses, rec.group)
 	}
 }
