@@ -334,7 +334,7 @@ func TestWoundHidesNoVote(t *testing.T) {
 			if err := l.Group(1).Err(); err == nil || wounded != later {
 				t.Fatalf("later %v, round %d: wounded %v, error %v", later, round, wounded, err)
 			}
-			if later && (w != (Wound{Index: 3, Term: 5}) || l.Group(1).HardState() != hard) {
+			if later && (w.Index != 3 || w.Term != 5 || l.Group(1).HardState() != hard) {
 				t.Fatalf("round %d: %+v with %+v", round, w, l.Group(1).HardState())
 			}
 			mustClose(t, l)
