@@ -510,7 +510,8 @@ func (w *worker) takePlea(r *replica, node *messageNode) {
 }
 
 // takeRejoin looks at a wish for another replica on a store. Only the leader does
-// anything, one change at a time; from is the store that the wish came from.
+// anything, one change at a time, and only when it knows of all replicas that were added
+// before it led; from is the store that the wish came from.
 func (w *worker) takeRejoin(r *replica, from wire.StoreID, m *wire.Message) {
 	s := w.store
 	if r.core.Role() != group.Leader || r.isChanging() || s.cfg.DisableRepair {
@@ -518,6 +519,9 @@ func (w *worker) takeRejoin(r *replica, from wire.StoreID, m *wire.Message) {
 	}
 	var st group.Status
 	r.core.Status(&st)
+	if st.Pending {
+		return // the replica that is lost may be one that is yet to be applied
+	}
 	members := st.Members
 	at := slices.IndexFunc(members.Members, func(m Member) bool { return m.Store == from })
 	answer := wire.Message{Kind: wire.Rejoined, Group: r.id, From: r.self}

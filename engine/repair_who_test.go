@@ -53,6 +53,67 @@ func TestLostSuccessorDoesNotRunAgain(t *testing.T) {
 	}
 }
 
+// TestNewLeaderFirstCatchesUp: the successor of a lost replica is lost as well, and who
+// leads by then has yet to apply that it was ever added. It says nothing of what the store
+// had before it has: the store would take the successor for one that never ran.
+func TestNewLeaderFirstCatchesUp(t *testing.T) {
+	lost := false
+	c := newRepairCluster(t, 3, []wire.GroupID{1}, func(cfg *engine.Config) { cfg.DiskLost = lost && cfg.ID == 3 })
+	c.startAll(12)
+	c.leadElsewhere(2)
+	old := c.leader(1)
+	next := 1 - old
+	var before wire.Index
+	c.until("all is applied", func() bool {
+		before = c.group(next, 1).Status().Committed
+		return before == c.group(old, 1).Status().Applied
+	})
+	alone := false // the next leader cannot commit anything
+	c.pass = func(_, to wire.StoreID, m *wire.Message) bool {
+		if to == c.places[next].id {
+			m.Commit = min(m.Commit, before)
+			if m.Kind == wire.AppendResponse && alone {
+				return false
+			}
+		}
+		return m.Kind != wire.Rejoin || m.Reject // nobody is made a voter
+	}
+	lost = true
+	loseDisk := func() {
+		c.close(2)
+		c.places[2].fs = vfs.New(vfs.Options{})
+		c.start(2)
+	}
+	self := func() wire.ReplicaID {
+		if g, runs := c.places[2].store.Group(1); runs {
+			return g.Status().Self.Replica
+		}
+		return 0
+	}
+	loseDisk()
+	c.until("the successor runs", func() bool { return self() == 4 && c.places[2].steps.Stored(1).Last() > before })
+	alone = true
+	if err := c.places[old].steps.TransferLeader(c.group(old, 1), wire.ReplicaID(next+1)); err != nil {
+		t.Fatal(err)
+	}
+	c.until("transfer", func() bool { return c.group(next, 1).IsLeader() })
+	loseDisk()
+	c.tick(50)
+	if g := c.group(next, 1); !g.IsLeader() || g.Status().Applied > before {
+		t.Fatal("the leader is not behind")
+	}
+	c.pass = nil
+	c.until("whole", func() bool {
+		if self() == 4 {
+			t.Fatal("replica 4 runs again")
+		}
+		return c.whole(12)
+	})
+	if self() != 5 {
+		t.Errorf("replica %d runs", self())
+	}
+}
+
 // TestMarksLeaveAStoreBlank: a store that has lost its disk ends before it has met
 // anybody. What it has noted of its replicas does not keep it out.
 func TestMarksLeaveAStoreBlank(t *testing.T) {

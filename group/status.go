@@ -26,6 +26,10 @@ type Status struct {
 	// member no more.
 	Joining, Removed bool
 
+	// Pending: the replica leads, and a later membership than Members may be
+	// committed, by a leader of before or by this one.
+	Pending bool
+
 	// Members is shared with the group and must not be changed.
 	Members *wire.Membership
 	// Progress has all members but this one, in the order of Members. It is
@@ -75,6 +79,7 @@ func (g *Group) Status(s *Status) {
 	}
 	s.UncommittedBytes = ld.uncommittedBytes
 	s.Transferee = ld.handover.target
+	s.Pending = g.applied < ld.pendingConfig
 	for slot := g.others.first(); slot < MaxReplicas; slot = g.others.next(slot) {
 		s.Progress = append(s.Progress, Progress{
 			Replica: g.replica(slot), State: ld.state[slot].String(),
