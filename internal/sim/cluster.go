@@ -206,6 +206,9 @@ func (c *cluster) settle() {
 	deadline := c.now + c.shape.calm()
 	var poll func()
 	poll = func() {
+		if c.loss == nil && c.awaits() {
+			c.upgrade()
+		}
 		waits := c.probe()
 		switch {
 		case waits == "" && c.cutOnce:

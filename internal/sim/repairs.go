@@ -106,7 +106,7 @@ func (c *cluster) learn(g int, members []engine.Member) {
 		home, given := roster.home[m.Replica]
 		s := c.sites[siteOf(m.Store)]
 		switch {
-		case given && home == s.at, !c.shape.repairs, !s.lost && (c.loss == nil || c.loss.site != s):
+		case given && home == s.at, !c.shape.repairs, !s.lost && (c.loss == nil || c.loss.site != s) && !roster.lacks(s.at):
 			continue
 		case given && roster.ran[m.Replica]:
 			c.check.fail(ruleMembers, "group %d: replica %d ran on store %d and is added on store %d", groupID(g), m.Replica, home+1, m.Store)
@@ -120,6 +120,18 @@ func (c *cluster) learn(g int, members []engine.Member) {
 		c.note("group %d: replica %d is added on store %d", groupID(g), m.Replica, m.Store)
 		c.count(replicasAdded)
 	}
+}
+
+// lacks says whether the last replica that ran on a site is lost. A mark of it outlives
+// the loss, and its store may ask for another one in any later life.
+func (r *roster) lacks(site int) bool {
+	last := wire.ReplicaID(0)
+	for _, id := range r.ids {
+		if r.home[id] == site && (r.ran[id] || r.dead[id]) {
+			last = max(last, id)
+		}
+	}
+	return r.dead[last]
 }
 
 // isWhole says whether the site that has had a loss runs what it should of a group, as
@@ -160,6 +172,13 @@ func (l *loss) remember() {
 			}
 		}
 	}
+}
+
+// awaits says whether replicas wait for repair on any store, or did when its life ended.
+func (c *cluster) awaits() bool {
+	return c.shape.repairs && slices.ContainsFunc(c.sites, func(s *site) bool {
+		return s.store == nil && s.waits || s.store != nil && s.store.Metrics().Repairing > 0
+	})
 }
 
 // upgrade has a store speak the newest protocol that does not: older ones know of no

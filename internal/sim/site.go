@@ -71,6 +71,7 @@ type site struct {
 	blank     bool      // the disk is lost, and the store says so
 	lost      bool      // it said so when this life began
 	reborn    bool      // it was lost some time, so no group begins here from its first members
+	waits     bool      // replicas waited for repair when the life before ended
 }
 
 func newSite(c *cluster, at int) *site {
@@ -162,7 +163,7 @@ func (s *site) open() {
 // upgraded one by one, and at times one is set back. The calm finds all upgraded, or
 // as they are.
 func (s *site) release() uint16 {
-	if r := s.random; s.c.shape.versions && r.chance(0.3) && !(s.c.shape.repairs && s.c.loss != nil) {
+	if r := s.random; s.c.shape.versions && r.chance(0.3) && !(s.c.shape.repairs && (s.c.loss != nil || s.c.calm && s.c.awaits())) {
 		old := s.newest
 		if s.newest = wire.ProtocolVersion; r.chance(0.3) {
 			s.newest = wire.MinProtocolVersion
@@ -253,6 +254,7 @@ func (s *site) fall() {
 	if metrics.DivergedReplicas+metrics.UndecidedDigests > 0 && c.plan.Plant == PlantNothing {
 		c.check.fail(ruleMachine, "store %d has seen %d replicas diverge, and %d undecided ranges, of sound machines", s.at+1, metrics.DivergedReplicas, metrics.UndecidedDigests)
 	}
+	s.waits = metrics.Repairing > 0
 	s.store, s.stepper, s.groups, s.machines = nil, nil, nil, nil
 	s.stuck, s.batches = nil, nil
 	s.volume.restore()
