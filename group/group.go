@@ -210,6 +210,11 @@ func (g *Group) Tick(now uint64) {
 	if g.leading != nil {
 		g.tickLeader()
 	} else if g.now >= g.electionAt && g.isVoter() {
+		if g.isPromised() {
+			// Before it started it promised for longer than it waits now.
+			g.electionAt = g.promisedTo
+			return
+		}
 		if g.fitness == Hung {
 			g.electionAt = g.now + uint64(g.timeout)
 			return

@@ -148,6 +148,31 @@ func TestPromiseOfAFormerLife(t *testing.T) {
 	}
 }
 
+// TestPromiseOutlastsTheTimeout: a voter that starts again with a time-out shorter than
+// what it may have promised before does not campaign either until that is over.
+func TestPromiseOutlastsTheTimeout(t *testing.T) {
+	for _, direct := range []bool{false, true} {
+		n := thesisGroup(t, 3, "1/1 term=1")
+		n.config.Promised = 30
+		n.c.tuning.DisablePreVote = direct
+		n.crash(0)
+		if err := n.start(0); err != nil {
+			t.Fatal(err)
+		}
+		start := n.c.now
+		for n.g.Deadline() < start+30 {
+			n.g.Tick(n.g.Deadline())
+			if sent := out(n); n.g.Role() != Follower || len(sent) > 0 {
+				t.Fatalf("pre-vote off %v: %s at %d, sent %v", direct, n.g.Role(), n.g.now-start, sent)
+			}
+		}
+		n.g.Tick(start + 30)
+		if out(n); n.g.Role() == Follower {
+			t.Errorf("pre-vote off %v: it does not campaign when the promise is over", direct)
+		}
+	}
+}
+
 // TestLeaseIndexAllocatesNothing: it is there to be cheap.
 func TestLeaseIndexAllocatesNothing(t *testing.T) {
 	n := thesisGroup(t, 1, "")
