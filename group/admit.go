@@ -27,12 +27,12 @@ func (g *Group) admit(m *wire.Message) bool {
 	}
 	switch higher {
 	case adopt:
-		g.becomeFollower(m.Term, 0)
+		g.adoptTerm(m.Term)
 	case adoptLeader:
 		g.becomeFollower(m.Term, m.From)
 	case keepUnlessRejected:
 		if m.Reject {
-			g.becomeFollower(m.Term, 0)
+			g.adoptTerm(m.Term)
 		}
 	case keepTerm:
 		if planted.Is(planted.PreVoteAdopts) {
@@ -40,6 +40,20 @@ func (g *Group) admit(m *wire.Message) bool {
 		}
 	}
 	return true
+}
+
+// adoptTerm enters a higher term that a replica has which is not known to lead.
+//
+// Whoever waits for a leader waits on: only a leader, and a candidate that gets the
+// vote, start the wait anew (thesis, figure 3.1). One that cannot win, but waits
+// less than the others each time, as they are slow or of lower priority, would keep
+// them from campaigning for ever.
+func (g *Group) adoptTerm(term wire.Term) {
+	led, timeout, electionAt := g.role == Leader, g.timeout, g.electionAt
+	g.becomeFollower(term, 0)
+	if !led {
+		g.timeout, g.electionAt = timeout, electionAt
+	}
 }
 
 // refusesToHear says whether m asks for a vote in a higher term while a leader

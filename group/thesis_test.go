@@ -196,6 +196,41 @@ func Test3_4_SilenceStartsAnElection(t *testing.T) {
 	}
 }
 
+// 3.4, figure 3.1: a follower converts to candidate if the election timeout elapses
+// without receiving appends from the current leader or granting its vote. So a
+// candidate that cannot win does not keep it from that, however often it raises the
+// term.
+func Test3_4_OnlyVotesThatAreGrantedDelayAnElection(t *testing.T) {
+	for _, was := range []Role{Follower, Candidate} {
+		n := thesisGroup(t, 3, "1/1 2/1 term=1")
+		n.c.tuning.DisablePreVote = true
+		start, term := n.c.now, wire.Term(1)
+		if was == Candidate {
+			campaign(t, n)
+			term++
+		}
+		for range 9 {
+			n.c.now++
+			n.g.Tick(n.c.now)
+			term++
+			receive(t, n, wire.Message{Kind: wire.Vote, From: 2, Term: term, Index: 1, LogTerm: 1})
+			if m := one(t, slices.DeleteFunc(out(n), func(m wire.Message) bool { return m.To != 2 }), wire.VoteResponse); !m.Reject || n.g.Term() != term || n.g.Role() != Follower {
+				t.Fatalf("%s in term %d, sent %+v", n.g.Role(), n.g.Term(), m)
+			}
+		}
+		n.c.now++
+		n.g.Tick(n.c.now)
+		if n.g.Role() != Candidate || n.g.Term() != term+1 {
+			t.Errorf("who was %s is %s in term %d after %d ticks", was, n.g.Role(), n.g.Term(), n.c.now-start)
+		}
+		out(n)
+		receive(t, n, wire.Message{Kind: wire.Vote, From: 3, Term: term + 2, Index: 2, LogTerm: 1})
+		if out(n); n.g.Deadline() < n.c.now+10 {
+			t.Errorf("who has granted its vote waits %d ticks", n.g.Deadline()-n.c.now)
+		}
+	}
+}
+
 // 3.4: a candidate wins an election if it receives votes from a majority of the
 // servers in the full cluster for the same term; otherwise it does not.
 func Test3_4_MajorityWins(t *testing.T) {
