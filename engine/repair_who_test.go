@@ -132,6 +132,19 @@ func TestMarksLeaveAStoreBlank(t *testing.T) {
 	c.close(2)
 }
 
+// answer has a store hear from replica 1, on store 1, what it asks about group 1.
+func (c *repairCluster) answer(at int, m wire.Message) {
+	c.t.Helper()
+	m.Kind, m.Group, m.From = wire.Rejoined, 1, 1
+	b := batch.NewBuilder(func() []byte { return nil }, 0)
+	b.Add(&m)
+	err := b.Flush(func(_ wire.Lane, payload []byte) error { c.places[at].handler.HandleFrame(1, payload); return nil })
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.settle()
+}
+
 // TestWordOfAFormerLeader: a leader that knows of no id as high as the one that was lost
 // does not know what the group has here. One that does may say that there is none.
 func TestWordOfAFormerLeader(t *testing.T) {
@@ -139,13 +152,7 @@ func TestWordOfAFormerLeader(t *testing.T) {
 	c.start(2)
 	p := c.places[2]
 	says := func(m wire.Message) int64 {
-		m.Kind, m.Group, m.From = wire.Rejoined, 1, 1
-		b := batch.NewBuilder(func() []byte { return nil }, 0)
-		b.Add(&m)
-		if err := b.Flush(func(_ wire.Lane, payload []byte) error { p.handler.HandleFrame(1, payload); return nil }); err != nil {
-			t.Fatal(err)
-		}
-		c.settle()
+		c.answer(2, m)
 		return p.store.Metrics().Repairing
 	}
 	for _, hint := range []wire.Index{1, 2} {
@@ -216,4 +223,64 @@ func TestDemotedSuccessorStaysALearner(t *testing.T) {
 	if n := c.voters(1); n != 2 {
 		t.Errorf("%d voters", n)
 	}
+}
+
+// TestWordOfAnEmbedderWhereTheLogHasForgotten: the successor of a lost voter is lost
+// before it has its vote, and nothing in the log tells what it was to become. Its leader
+// knows of a learner, and the embedder of a voter, so another voter takes its place.
+func TestWordOfAnEmbedderWhereTheLogHasForgotten(t *testing.T) {
+	lost := false
+	c := newRepairCluster(t, 3, []wire.GroupID{1, 2}, func(cfg *engine.Config) {
+		cfg.DiskLost = lost && cfg.ID == 3
+		cfg.SnapshotEntries = 10_000
+	})
+	c.startAll(3)
+	c.close(2)
+	p := c.places[2]
+	p.fs = vfs.New(vfs.Options{})
+	c.pass = func(_, _ wire.StoreID, m *wire.Message) bool { return m.Kind != wire.Rejoin || m.Reject }
+	lost = true
+	c.start(2)
+	c.until("successors run", func() bool { return c.converged(3) })
+	forgotten := spoilable(t, p.fs)
+	c.write(2, 5) // proves what was written before
+	c.until("proven", func() bool { return c.voters(1) == 2 })
+	c.close(2)
+	for name, end := range forgotten {
+		if err := p.fs.Spoil(name, 0, make([]byte, end)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lost, c.pass = false, nil
+	clear(c.lost)
+	c.start(2)
+	if len(c.lost) > 0 {
+		t.Fatalf("the log knows of %v", c.lost)
+	}
+	c.write(1, 5)
+	c.until("whole", func() bool { return c.whole(8) })
+	for _, id := range c.groups {
+		if now := c.group(2, id).Status().Self.Replica; now != 5 {
+			t.Errorf("replica %d of group %d runs", now, id)
+		}
+	}
+}
+
+// TestLostReplicaWasRemoved: the event that tells that a lost replica was removed
+// names that one, and not the newest of its group, which is on another store.
+func TestLostReplicaWasRemoved(t *testing.T) {
+	var removed []*engine.ReplicaRemovedError
+	c := newRepairCluster(t, 3, []wire.GroupID{1}, func(cfg *engine.Config) {
+		cfg.DiskLost = true
+		cfg.Events.ReplicaRemoved = func(err *engine.ReplicaRemovedError) { removed = append(removed, err) }
+	})
+	c.start(2)
+	c.answer(2, wire.Message{Reject: true, Hint: 7})
+	if len(removed) != 1 || *removed[0] != (engine.ReplicaRemovedError{Group: 1, Replica: 3}) {
+		t.Errorf("removed: %v", removed)
+	}
+	if n := c.places[2].store.Metrics().Repairing; n != 0 {
+		t.Errorf("%d replicas wait for something", n)
+	}
+	c.close(2)
 }
