@@ -121,8 +121,13 @@ func (g *Group) takeCommitted(rd *Ready) {
 	if g.log.unread(first) {
 		size = g.takeUnread(rd, last)
 	}
-	if c := g.log.configs; c != nil && len(c.at) > 0 {
-		last = min(last, c.at[0])
+	if c := g.log.configs; c != nil {
+		if len(c.at) > 0 {
+			last = min(last, c.at[0])
+		}
+		if g.log.scanning() {
+			last = min(last, c.next-1) // any behind it may be a membership
+		}
 	}
 	switch {
 	case len(rd.Committed) > 0:

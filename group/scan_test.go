@@ -100,3 +100,27 @@ func TestScanFindsWhatIsAlone(t *testing.T) {
 		t.Errorf("%v, %d members, applied %d", err, len(g.Members().Members), g.applied)
 	}
 }
+
+// TestReplayStopsWhereNobodyLooked: a membership that is in force cuts a batch short
+// whose blocks were read in one go. What is handed out next ends where that read did:
+// behind it there is a membership that nobody has seen yet.
+func TestReplayStopsWhereNobodyLooked(t *testing.T) {
+	log := longLog(t, true)
+	log.hard.Commit = 64
+	now := members(3)
+	now.Index = 2
+	again := wire.AppendPayload(wire.NewBlock(nil), now.AppendTo(nil))
+	again.Seal(1, now.Index, 1, wire.EntryConfig, 1)
+	log.entries[now.Index-1].block = again
+	g, err := New(Config{Group: 1, Replica: 1, Members: now, Rand: fixedRand(0), Storage: log, Tuning: &Tuning{MaxCommittedBytes: 1 << 20}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rd Ready
+	for g.Ready(&rd) {
+		g.Applied(rd.CommittedLast)
+	}
+	if m := g.Members(); m.Index != 40 || len(m.Members) != 4 || g.applied != 64 {
+		t.Errorf("%d members as of %d, applied %d", len(m.Members), m.Index, g.applied)
+	}
+}
