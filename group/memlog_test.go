@@ -13,7 +13,8 @@ type memLog struct {
 	base     wire.Index // compacted up to here
 	entries  []memEntry // from base+1 on
 	baseTerm wire.Term
-	reads    int // calls of Blocks
+	reads    int   // calls of Blocks
+	err      error // what Blocks returns from now on
 }
 
 // memEntry is one entry as a block of its own.
@@ -40,6 +41,9 @@ func (l *memLog) Term(i wire.Index) (wire.Term, error) {
 
 func (l *memLog) Blocks(lo, hi wire.Index, maxBytes int, dst []byte) ([]byte, error) {
 	l.reads++
+	if l.err != nil {
+		return dst, l.err
+	}
 	if lo <= l.base {
 		return nil, fmt.Errorf("entries from %d: %w", lo, wire.ErrCompacted)
 	}

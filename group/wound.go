@@ -45,7 +45,10 @@ func (g *Group) Wound() error {
 	case g.fault != nil && !errors.Is(g.fault, wire.ErrDamaged):
 		return g.fault
 	}
-	g.fault = nil
+	if g.fault != nil {
+		// The Ready that failed was to persist it, perhaps, and nobody has.
+		g.fault, g.hardChanged = nil, true
+	}
 	if g.leading != nil {
 		g.bowOut()
 	} else {

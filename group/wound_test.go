@@ -135,6 +135,47 @@ func TestWoundedReplicaKeepsItsPromises(t *testing.T) {
 	}
 }
 
+// TestWoundPersistsTheVote: the Ready that meets an entry that cannot be read takes a
+// vote along, and is dropped. The vote is answered only when it is durable all the same.
+func TestWoundPersistsTheVote(t *testing.T) {
+	c, up := startedCluster(t, 1)
+	c.proposeOne(t, 1, "a")
+	c.settle(up...)
+	n := c.node(3)
+	n.crash(0)
+	if err := n.start(0); err != nil {
+		t.Fatal(err)
+	}
+	g := n.g
+	if g.commit == 0 {
+		t.Fatal("nothing is left to apply")
+	}
+	n.log.err = wire.ErrDamaged
+	vote := wire.Message{Kind: wire.Vote, Group: g.id, To: 3, From: 2, Term: 5, Index: 2, LogTerm: 1}
+	if err := g.Step(&vote); err != nil {
+		t.Fatal(err)
+	}
+	if n.ready() || g.fault == nil {
+		t.Fatalf("an entry that cannot be read: %v", g.fault)
+	}
+	if err := g.Wound(); err != nil {
+		t.Fatal(err)
+	}
+	kindsFrom(c, 3)
+	if !n.ready() || !n.rd.SyncHardState || n.rd.HardState.Term != 5 || n.rd.HardState.Vote != 2 {
+		t.Fatalf("to be persisted: %+v", n.rd.HardState)
+	}
+	if kinds := kindsFrom(c, 3); len(kinds) > 0 {
+		t.Errorf("it says %v before that is durable", kinds)
+	}
+	n.persist()
+	for n.ready() {
+	}
+	if kinds := kindsFrom(c, 3); !slices.Equal(kinds, []wire.MessageKind{wire.VoteResponse}) {
+		t.Errorf("it says %v then", kinds)
+	}
+}
+
 // TestWoundOfALeader: it steps down, has the best of the others campaign, drops what
 // nobody has heard of, and reports a fault of another kind instead of hiding it.
 func TestWoundOfALeader(t *testing.T) {
