@@ -277,9 +277,6 @@ func (c *cluster) disagree(g int) string {
 	if leader == nil {
 		return "no leader"
 	}
-	if c.loss != nil && !(c.loss.mended[g] || c.shape.repairs && c.isWhole(c.loss, g)) {
-		return fmt.Sprintf("the replica on store %d is not replaced", c.loss.site.at+1)
-	}
 	if isJoint(st.Members) {
 		if !c.rosters[g].busy() {
 			c.ask(leader, g, "leave the joint configuration", func(done func(engine.Membership, error)) error {
@@ -287,6 +284,9 @@ func (c *cluster) disagree(g int) string {
 			}, nil)
 		}
 		return "its configuration is joint"
+	}
+	if c.loss != nil && !(c.loss.mended[g] || c.shape.repairs && c.isWhole(c.loss, g)) {
+		return fmt.Sprintf("the replica on store %d is not replaced", c.loss.site.at+1)
 	}
 	for _, m := range st.Members {
 		if c.loss == nil && c.rosters[g].dies(m.Replica) {
@@ -319,6 +319,8 @@ func (c *cluster) disagree(g int) string {
 			return fmt.Sprintf("store %d runs replica %d, not %d", s.at+1, s.replicas[g], member)
 		case member == 0:
 			continue
+		case s.groups[g].Membership().Index != st.Membership:
+			return fmt.Sprintf("store %d has the membership of %d, not of %d", s.at+1, s.groups[g].Membership().Index, st.Membership)
 		}
 		if state := s.machines[g].state; state.count != want || want > 0 && state.chain != c.check.groups[g].applied[want-1].chain {
 			return fmt.Sprintf("store %d has applied %d commands of %d", s.at+1, state.count, want)

@@ -234,6 +234,9 @@ func (c *cluster) start(g int) {
 				s.stopGroup(g) // one that was removed, and did not hear so
 				continue
 			}
+			if !stored && s.lost && !c.network.dial(s) {
+				continue // with a replica it passes no later life of it that a peer has met
+			}
 			if !stored {
 				s.forget(g)
 			}
