@@ -436,11 +436,12 @@ func (k *checker) configured(g int, m *wire.Message, index wire.Index, payload [
 	k.c.reconfigured(g, m.From)
 }
 
-// changing says whether a membership was sent that the leader, who has applied so
-// much, has yet to apply.
-func (k *checker) changing(g int, applied wire.Index) bool {
+// changing says whether a membership was sent that the leader has yet to apply, or has
+// applied so lately that it may be on its way to the log, and not in force yet.
+func (k *checker) changing(g int, leader *engine.Status) bool {
 	configs := k.groups[g].configs
-	return configs[len(configs)-1].Index > applied
+	last := configs[len(configs)-1].Index
+	return last > leader.Applied || last > leader.Membership && leader.Applied < last+16
 }
 
 func (k *checker) hasQuorum(g int, m *wire.Message, config *engine.Membership, index wire.Index) bool {

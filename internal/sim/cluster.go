@@ -299,19 +299,20 @@ func (c *cluster) disagree(g int) string {
 			return fmt.Sprintf("replica %d was lost", m.Replica)
 		}
 	}
-	want := len(c.check.groups[g].applied)
+	want, members := len(c.check.groups[g].applied), make([]wire.ReplicaID, len(c.sites))
+	for _, m := range st.Members {
+		members[siteOf(m.Store)] = m.Replica
+	}
 	for _, s := range c.sites {
-		member := wire.ReplicaID(0)
-		for _, m := range st.Members {
-			if m.Store == storeID(s.at) {
-				member = m.Replica
-			}
-		}
-		if s.store != nil && member == 0 && s.groups[g] != nil && (!s.votes(g) || c.knowsNobody(s, g)) {
+		if s.store != nil && members[s.at] == 0 && s.groups[g] != nil && (!s.votes(g) || c.knowsNobody(s, g)) {
 			// It asks nobody for votes who is still there, so nobody tells it that it was
-			// removed while it was cut off. It is the operator's to stop.
+			// removed while it was cut off. It is the operator's to stop, as are all others
+			// that believe that it is a member.
 			s.stopGroup(g)
 		}
+	}
+	for _, s := range c.sites {
+		member := members[s.at]
 		switch {
 		case s.store == nil:
 			return fmt.Sprintf("store %d is not up", s.at+1)
