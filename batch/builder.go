@@ -63,14 +63,38 @@ func (b *Builder) Add(m *wire.Message) {
 		b.addRow(2, m)
 	case wire.ConfirmResponse:
 		b.addRow(3, m)
+	case wire.TimeoutNow:
+		b.fit(wire.Urgent, m.Size())
+		b.closeColumns()
+		b.addPlain(wire.Urgent, m)
 	default:
 		lane := m.Kind.Lane()
 		b.fit(lane, m.Size())
-		l := &b.lanes[lane]
-		if l.payload == nil {
-			l.payload = b.buffer()
-		}
-		l.payload = m.AppendTo(l.payload)
+		b.addPlain(lane, m)
+	}
+}
+
+// addPlain adds a message as wire encodes it.
+//
+//mr:hotpath
+func (b *Builder) addPlain(lane wire.Lane, m *wire.Message) {
+	l := &b.lanes[lane]
+	if l.payload == nil {
+		l.payload = b.buffer()
+	}
+	l.payload = m.AppendTo(l.payload)
+}
+
+// closeColumns puts the columns in front of what follows. A leader that leaves the group
+// says what is committed, and has another one campaign: that one needs to know the first
+// to win without the vote of who has left.
+func (b *Builder) closeColumns() {
+	l := &b.lanes[wire.Urgent]
+	if l.payload == nil {
+		l.payload = b.buffer()
+	}
+	for at := range b.columns {
+		l.payload = b.columns[at].appendTo(l.payload)
 	}
 }
 
@@ -145,15 +169,12 @@ func (b *Builder) size(lane wire.Lane) int {
 //mr:hotpath
 func (b *Builder) cut(lane wire.Lane) {
 	l := &b.lanes[lane]
-	payload := l.payload
-	if payload == nil {
-		payload = b.buffer()
+	if l.payload == nil {
+		l.payload = b.buffer()
 	}
 	if lane == wire.Urgent {
-		for at := range b.columns {
-			payload = b.columns[at].appendTo(payload)
-		}
+		b.closeColumns()
 	}
-	l.cut = append(l.cut, payload)
+	l.cut = append(l.cut, l.payload)
 	l.payload = nil
 }

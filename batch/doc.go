@@ -14,7 +14,8 @@
 // # Invariants
 //
 //   - B1: messages of a lane come out in the order in which they were added,
-//     except that columnar ones come out behind the others of their frame. Among
+//     except that columnar ones come out behind the others of their frame, up to
+//     the next TimeoutNow, which nothing that was added before comes behind. Among
 //     themselves columnar messages of one kind keep their order too.
 //   - B2: a payload exceeds the maximum only when it is a single message that
 //     does.
