@@ -29,7 +29,7 @@ func TestGoldenPayloads(t *testing.T) {
 	}
 	b := NewBuilder(noBuffer, 0)
 	var want [wire.LaneCount][1 + columnKinds][]wire.Message // plain, then by columns
-	var kinds, behind []wire.MessageKind // columns stand behind the others anyway, see B1
+	var kinds, behind []wire.MessageKind                     // columns stand behind the others anyway, see B1
 	for k := wire.MessageKind(1); k <= wire.LastKind(1); k++ {
 		if k.Columnar() {
 			behind = append(behind, k)
