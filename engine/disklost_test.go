@@ -37,6 +37,18 @@ func TestDiskLost(t *testing.T) {
 					}
 				}
 			}
+			fresh := func() *ledger {
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				f.ledgers[lost] = &ledger{}
+				return f.ledgers[lost]
+			}
+			start := func() {
+				t.Helper()
+				if _, err := f.stores[lost].StartGroup(f.ctx(), engine.GroupConfig{ID: 1, StateMachine: fresh()}); err != nil {
+					t.Fatal(err)
+				}
+			}
 			introduce()
 			f.begin(1, 2, 3)
 			want := []string{"a"}
@@ -52,13 +64,7 @@ func TestDiskLost(t *testing.T) {
 				f.close(lost)
 				f.open(lost)
 				introduce()
-				f.mu.Lock()
-				f.ledgers[lost] = &ledger{}
-				machine := f.ledgers[lost]
-				f.mu.Unlock()
-				if _, err := f.stores[lost].StartGroup(f.ctx(), engine.GroupConfig{ID: 1, StateMachine: machine}); err != nil {
-					t.Fatal(err)
-				}
+				start()
 				f.agree(want, lost)
 			}
 			empty := func() {
@@ -68,7 +74,6 @@ func TestDiskLost(t *testing.T) {
 					t.Fatal(err)
 				}
 				f.open(lost)
-				introduce()
 			}
 			isRefused := func() {
 				t.Helper()
@@ -76,6 +81,7 @@ func TestDiskLost(t *testing.T) {
 				f.until("the store is refused", func() bool { return f.stores[lost].Metrics().RefusedConnections > before+4 })
 			}
 			empty()
+			introduce()
 			isRefused()
 			diskLost = true
 			f.close(lost)
@@ -96,10 +102,11 @@ func TestDiskLost(t *testing.T) {
 
 			empty()
 			var gone *engine.ReplicaLostError
-			_, err := f.stores[lost].StartGroup(f.ctx(), engine.GroupConfig{ID: 1, Members: threeMembers, StateMachine: &ledger{}})
+			_, err := f.stores[lost].StartGroup(f.ctx(), engine.GroupConfig{ID: 1, Members: threeMembers, StateMachine: fresh()})
 			if !errors.As(err, &gone) || gone.Replica != wire.ReplicaID(lost) {
 				t.Errorf("begin of the lost voter: %v, want a ReplicaLostError", err)
 			}
+			introduce()
 			// Replica 4 was added above. The store cannot know that it never ran there.
 			f.until("another one takes its place", func() bool { return f.stores[lost].Metrics().Repairing == 0 })
 			if m := f.add(lost); m.Replica != 5 || m.Role != wire.Voter {
@@ -112,13 +119,7 @@ func TestDiskLost(t *testing.T) {
 			f.close(lost)
 			f.open(lost)
 			introduce()
-			f.mu.Lock()
-			f.ledgers[lost] = &ledger{}
-			machine := f.ledgers[lost]
-			f.mu.Unlock()
-			if _, err := f.stores[lost].StartGroup(f.ctx(), engine.GroupConfig{ID: 1, StateMachine: machine}); err != nil {
-				t.Fatal(err)
-			}
+			start()
 			want = append(want, "b")
 			f.propose(1, "b")
 			f.agree(want, 1, 2, 3)

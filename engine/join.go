@@ -114,19 +114,21 @@ func (s *Store) joinStep() bool {
 	return true
 }
 
-// asksFirst tells whether a store that has lost its disk must not run a replica that
-// it knows nothing of before it has asked about it. Leaders ask for every learner: one
-// that had a vote before may have promised something here. So the store says that it
-// is lost, whichever it is, and takes the one that comes in its place.
-func (s *Store) asksFirst(req *joinWish) bool {
-	return s.cfg.DiskLost && !s.cfg.DisableRepair && s.knows(req.From, wire.Rejoin)
+// asksFirst tells whether a store must not run a replica before it has asked about it:
+// it has lost its disk and knows nothing of the group, or only that a replica of it is
+// lost, which may be an older one than ran last. Leaders ask for every learner: one that
+// had a vote before may have promised something here. So the store says that it is lost,
+// whichever it is, and takes the one that comes in its place.
+func (s *Store) asksFirst(req *joinWish, stored *descriptor) bool {
+	return (s.cfg.DiskLost && stored.members == nil || stored.lost()) && !s.cfg.DisableRepair && s.knows(req.From, wire.Rejoin)
 }
 
 // join starts an added replica, if this store has nothing of it yet.
 func (s *Store) join(req joinWish) error {
-	meta := s.log.Group(req.Group).Meta()
-	if len(meta) > 0 {
-		d, err := decodeDescriptor(meta)
+	var d descriptor
+	if meta := s.log.Group(req.Group).Meta(); len(meta) > 0 {
+		var err error
+		d, err = decodeDescriptor(meta)
 		switch {
 		case err != nil:
 			return fmt.Errorf("group %d: stored descriptor: %w", req.Group, err)
@@ -141,8 +143,9 @@ func (s *Store) join(req joinWish) error {
 	if _, runs := s.Group(req.Group); runs {
 		return fmt.Errorf("group %d: %w", req.Group, ErrGroupExists) // nothing of it is stored yet
 	}
-	if len(meta) == 0 && s.asksFirst(&req) && !s.repairs.isLost(req.Group) {
-		s.addRepair(&repair{kind: repairLost, group: req.Group, peers: s.whomToAsk(&descriptor{}, &GroupConfig{})})
+	if s.asksFirst(&req, &d) {
+		// StartGroup may be about to say the same, and how to start the successor.
+		s.addLost(&repair{kind: repairLost, group: req.Group, id: d.Replica, peers: s.whomToAsk(&d, &GroupConfig{}), recovery: d.recovery})
 	}
 	if s.repairs.asksWho(req.Group, req.From) {
 		return fmt.Errorf("group %d: %w", req.Group, errWho)

@@ -100,11 +100,30 @@ func (s *Store) addRepair(p *repair) {
 	q := &s.repairs
 	q.mu.Lock()
 	q.list = slices.DeleteFunc(q.list, func(other *repair) bool { return other.group == p.group && (other.id != p.id || other.kind == p.kind) })
+	q.add(p)
+	q.mu.Unlock()
+	s.wakeJoins()
+}
+
+// addLost puts a lost replica on the list that nobody has started in this life, unless
+// one of its group is there.
+func (s *Store) addLost(p *repair) {
+	q := &s.repairs
+	q.mu.Lock()
+	if !q.hasLost(p.group) {
+		q.add(p)
+	}
+	q.mu.Unlock()
+	s.wakeJoins()
+}
+
+// add appends to the list.
+//
+// REQUIRES: q.mu is held.
+func (q *repairs) add(p *repair) {
 	q.list = append(q.list, p)
 	q.due = 0
 	q.count.Store(int64(len(q.list)))
-	q.mu.Unlock()
-	s.wakeJoins()
 }
 
 func (s *Store) wakeJoins() {
@@ -141,10 +160,10 @@ func (q *repairs) lostStart(id wire.GroupID) *GroupConfig {
 	return nil
 }
 
-// isLost tells whether another replica is to take the place of one of a group.
-func (q *repairs) isLost(id wire.GroupID) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
+// hasLost tells whether another replica is to take the place of one of a group.
+//
+// REQUIRES: q.mu is held.
+func (q *repairs) hasLost(id wire.GroupID) bool {
 	return slices.ContainsFunc(q.list, func(p *repair) bool { return p.group == id && p.kind == repairLost })
 }
 

@@ -53,6 +53,54 @@ func TestLostSuccessorDoesNotRunAgain(t *testing.T) {
 	}
 }
 
+// TestOlderMarkIsAskedAbout: the successor of a lost replica is lost as well. The store
+// was told to start the first one, which is noted, and ended before it heard from anybody.
+// In its next life nobody starts anything, and the leader asks it to run the successor:
+// the mark of the first one does not say that the second never ran.
+func TestOlderMarkIsAskedAbout(t *testing.T) {
+	lost := false
+	c := newRepairCluster(t, 3, []wire.GroupID{1}, func(cfg *engine.Config) { cfg.DiskLost = lost && cfg.ID == 3 })
+	c.joins = true
+	c.startAll(12)
+	c.leadElsewhere(2)
+	c.close(2)
+	lost = true
+	c.places[2].fs = vfs.New(vfs.Options{})
+	c.pass = func(_, _ wire.StoreID, m *wire.Message) bool { return m.Kind != wire.Rejoin || m.Reject }
+	c.start(2)
+	c.until("the successor runs", func() bool { return c.converged(12) })
+	if self := c.group(2, 1).Status().Self; self.Replica != 4 || self.Role != wire.Learner {
+		t.Fatalf("%+v runs", self)
+	}
+	c.close(2)
+	c.places[2].fs = vfs.New(vfs.Options{})
+	clear(c.lost)
+	c.start(2)
+	if c.lost[1] != 3 {
+		t.Fatalf("lost: %v", c.lost)
+	}
+	c.close(2)
+	at := c.leader(1) // who has led knows that the successor ran
+	c.close(at)
+	c.start(at)
+	lost, c.pass = false, nil
+	c.groups = nil
+	c.start(2)
+	c.groups = []wire.GroupID{1}
+	runs := func() bool {
+		g, ok := c.places[2].store.Group(1)
+		if ok && g.Status().Self.Replica == 4 {
+			t.Fatal("replica 4 runs again")
+		}
+		return ok && g.Status().Applied >= c.group(c.leader(1), 1).Applied()
+	}
+	c.until("another replica is there", runs)
+	c.until("whole", func() bool { return runs() && c.whole(12) })
+	if self := c.group(2, 1).Status().Self; self.Replica != 5 {
+		t.Errorf("%+v runs", self)
+	}
+}
+
 // TestNewLeaderFirstCatchesUp: the successor of a lost replica is lost as well, and who
 // leads by then has yet to apply that it was ever added. It says nothing of what the store
 // had before it has: the store would take the successor for one that never ran.
