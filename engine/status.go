@@ -32,6 +32,9 @@ type Status struct {
 	// this replica is known to have made the same as those of a majority, zero for
 	// none since it was started.
 	Agreed wire.Index
+	// Changing, on a leader: the log holds a later membership than Members, or may
+	// hold one of a leader of before. Nothing tells yet whether it will be in force.
+	Changing bool
 	// Progress of the other members, on a leader.
 	Progress []group.Progress
 	// Err is why the replica stopped, nil while it runs.
@@ -77,7 +80,7 @@ func (g *Group) Status() Status {
 		// yet; what is in there is committed.
 		st.Committed, st.Last = max(st.Committed, st.Applied), max(st.Last, st.Applied)
 	}
-	st.Progress = core.Progress
+	st.Changing, st.Progress = core.Pending, core.Progress
 	return st
 }
 

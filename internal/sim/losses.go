@@ -47,7 +47,7 @@ func (c *cluster) canLose(s *site) bool {
 	}
 	for g := range c.shape.members {
 		leader, st := c.leading(g)
-		if leader == nil || isJoint(st.Members) || c.rosters[g].busy() || c.check.changing(g, &st) {
+		if leader == nil || isJoint(st.Members) || st.Changing || c.rosters[g].busy() || c.check.changing(g, &st) {
 			return false
 		}
 		voters, others := 0, 0
