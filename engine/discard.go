@@ -57,7 +57,7 @@ func (s *Store) RemoveGroup(ctx context.Context, id wire.GroupID) error {
 		err := s.persist(ctx, func(b *raftlog.Batch) {
 			b.Remove(log)
 			if left != 0 {
-				b.Meta(log, tombstone(left))
+				b.Meta(log, tombstone(left, wire.Proof{}))
 			}
 		})
 		if err != nil {

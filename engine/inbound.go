@@ -55,6 +55,10 @@ func (s *Store) handleFrame(from wire.StoreID, payload []byte) {
 			break
 		}
 		r := s.groups[node.message.Group]
+		if r == nil && asksForVote(node.message.Kind) {
+			in.speakForGone(s, nil, from, &node.message)
+			continue
+		}
 		if r == nil || node.message.Kind == wire.Join || node.message.Kind == wire.Rejoined {
 			s.noMailbox(from, r, &node.message)
 			continue
@@ -70,6 +74,10 @@ func (s *Store) handleFrame(from wire.StoreID, payload []byte) {
 			node.stranger = from
 		} else if at < 0 || set.wire.Members[at].Store != from {
 			s.metrics.strayMessages.Add(1)
+			continue
+		}
+		if node.message.To < r.self && asksForVote(node.message.Kind) {
+			in.speakForGone(s, r, from, &node.message)
 			continue
 		}
 		if node.message.To != r.self && node.message.Kind != wire.Rejoin {

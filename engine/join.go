@@ -126,9 +126,10 @@ func (s *Store) asksFirst(req *joinWish, stored *descriptor) bool {
 // join starts an added replica, if this store has nothing of it yet.
 func (s *Store) join(req joinWish) error {
 	var d descriptor
-	if meta := s.log.Group(req.Group).Meta(); len(meta) > 0 {
+	log := s.log.Find(req.Group) // whoever asks leaves no trace here
+	if log != nil && len(log.Meta()) > 0 {
 		var err error
-		d, err = decodeDescriptor(meta)
+		d, err = decodeDescriptor(log.Meta())
 		switch {
 		case err != nil:
 			return fmt.Errorf("group %d: stored descriptor: %w", req.Group, err)

@@ -140,10 +140,11 @@ type descriptor struct {
 	wire.Descriptor
 	members  *wire.Membership
 	recovery *wire.Recovery // nil: the group never lost its quorum
+	proof    wire.Proof     // of a tombstone; see proofOf
 }
 
 func (d *descriptor) encode() []byte {
-	stored := wire.Stored{Descriptor: d.Descriptor, Members: *d.members}
+	stored := wire.Stored{Descriptor: d.Descriptor, Members: *d.members, Proof: d.proof}
 	if d.recovery != nil {
 		stored.Recovery = *d.recovery
 	}
@@ -153,7 +154,7 @@ func (d *descriptor) encode() []byte {
 func decodeDescriptor(meta []byte) (d descriptor, err error) {
 	stored := new(wire.Stored)
 	err = stored.Decode(meta)
-	d.Descriptor, d.members = stored.Descriptor, &stored.Members
+	d.Descriptor, d.members, d.proof = stored.Descriptor, &stored.Members, stored.Proof
 	if stored.Recovery.Generation != 0 {
 		d.recovery = &stored.Recovery
 	}
@@ -171,10 +172,11 @@ func (d *descriptor) isMember() bool {
 }
 
 // tombstone returns what is left in the log of a replica that was removed.
-func tombstone(replica wire.ReplicaID) []byte {
+func tombstone(replica wire.ReplicaID, proof wire.Proof) []byte {
 	d := descriptor{
 		Descriptor: wire.Descriptor{Replica: replica, State: wire.Gone},
 		members:    &wire.Membership{MaxReplica: replica},
+		proof:      proof,
 	}
 	return d.encode()
 }
@@ -232,7 +234,7 @@ func (r *replica) agree(ctx context.Context, cfg *GroupConfig) (d descriptor, is
 		// store ended before the tombstone was written; and when its store was given
 		// another replica of the group, of which a store has one at most.
 		if !d.gone() && (!d.joining() && !d.isMember() || cfg.Join && cfg.Replica > d.Replica) {
-			if err := r.store.persist(ctx, func(b *raftlog.Batch) { bury(b, r.log, d.Replica) }); err != nil {
+			if err := r.store.persist(ctx, func(b *raftlog.Batch) { bury(b, r.log, d.Replica, d.members.Index) }); err != nil {
 				return d, false, err
 			}
 			d.State = wire.Gone

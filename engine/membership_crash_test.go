@@ -394,45 +394,63 @@ func TestMembershipSurvivesCrashes(t *testing.T) {
 
 // A leader of two removes itself, and its last words are lost: that the removal
 // is committed, and that the other shall campaign. As long as it lingers, the
-// other can still win under the membership that it knows.
+// other can still win under the membership that it knows; later, the tombstone tells
+// it, also one of a leader that crashed meanwhile.
 func TestRemovedReplicaHelpsTheOthers(t *testing.T) {
-	c := newCrashRun(t)
-	c.propose()
-	third := c.leader().Store().ID()%3 + 1
-	c.step("a group of two", func(engine.Membership) group.MembershipChange {
-		return group.MembershipChange{Changes: []group.Change{{Op: group.Remove, Replica: wire.ReplicaID(third)}}}
-	}, func(m engine.Membership) bool { return len(m.Members) == 2 })
-	c.propose()
-	leader := c.leader()
-	self := leader.Status().Self
-	other := c.sites[6-third-self.Store-1]
-	c.until("both know that they are two", func() bool {
-		g, runs := other.store.Group(1)
-		return runs && len(g.Membership().Members) == 2
-	})
-	lost := false
-	c.loses = func(to *site) bool {
-		gone := leader.Err() != nil
-		lost = lost || gone
-		return gone && to == other
+	for _, deaf := range []string{"for a moment", "until it is forgotten", "until it has crashed"} {
+		t.Run("they are deaf "+deaf, func(t *testing.T) {
+			c := newCrashRun(t)
+			c.propose()
+			third := c.leader().Store().ID()%3 + 1
+			c.step("a group of two", func(engine.Membership) group.MembershipChange {
+				return group.MembershipChange{Changes: []group.Change{{Op: group.Remove, Replica: wire.ReplicaID(third)}}}
+			}, func(m engine.Membership) bool { return len(m.Members) == 2 })
+			c.propose()
+			leader := c.leader()
+			self := leader.Status().Self
+			old, other := c.sites[self.Store-1], c.sites[6-third-self.Store-1]
+			c.until("both know that they are two", func() bool {
+				g, runs := other.store.Group(1)
+				return runs && len(g.Membership().Members) == 2
+			})
+			lost := false
+			c.loses = func(to *site) bool {
+				gone := leader.Err() != nil
+				lost = lost || gone
+				return gone && to == other
+			}
+			if err := leader.ChangeMembersAsync(group.MembershipChange{Changes: []group.Change{{Op: group.Remove, Replica: self.Replica}}},
+				func(engine.Membership, error) {}); err != nil {
+				t.Fatal(err)
+			}
+			c.until("the leader is out", func() bool { return lost })
+			forgotten := func() bool {
+				_, runs := old.store.Group(1)
+				return !runs
+			}
+			switch deaf {
+			case "for a moment":
+				c.tick()
+			case "until it is forgotten":
+				c.until("the old leader is forgotten", forgotten)
+			case "until it has crashed":
+				c.tick()
+				if forgotten() {
+					t.Fatal("the old leader does not linger")
+				}
+				c.restart(old)
+				c.until("the old leader is forgotten", forgotten)
+			}
+			c.loses = nil
+			if g, _ := other.store.Group(1); len(g.Membership().Members) != 2 || g.IsLeader() {
+				t.Fatalf("the other knows already: %+v", g.Status())
+			}
+			c.until("the other leads alone", func() bool {
+				g := c.leader()
+				return g != nil && g.Store() == other.store && len(g.Membership().Members) == 1
+			})
+			c.propose()
+			c.until("the old leader is forgotten", forgotten)
+		})
 	}
-	if err := leader.ChangeMembersAsync(group.MembershipChange{Changes: []group.Change{{Op: group.Remove, Replica: self.Replica}}},
-		func(engine.Membership, error) {}); err != nil {
-		t.Fatal(err)
-	}
-	c.until("the leader is out", func() bool { return lost })
-	c.tick()
-	c.loses = nil
-	if g, _ := other.store.Group(1); len(g.Membership().Members) != 2 || g.IsLeader() {
-		t.Fatalf("the other knows already: %+v", g.Status())
-	}
-	c.until("the other leads alone", func() bool {
-		g := c.leader()
-		return g != nil && g.Store() == other.store && len(g.Membership().Members) == 1
-	})
-	c.propose()
-	c.until("the old leader is forgotten", func() bool {
-		_, runs := c.sites[self.Store-1].store.Group(1)
-		return !runs
-	})
 }

@@ -17,7 +17,9 @@ import (
 //
 // The members that stay may not know yet that the entry which removes it is
 // committed. Should their leader end just now, they need its vote, or its word
-// about the commit index, under the membership that they still have.
+// about the commit index, under the membership that they still have. The vote ends
+// with the replica; the word stays on the tombstone, for as long as they may take
+// to ask.
 
 // lingerElections is how many election time-outs a removed replica lingers: room
 // for an election or two, and for whoever wins to tell the others.
@@ -53,10 +55,55 @@ func (r *replica) lingers(now uint64) bool {
 		!r.stopping.Load() && !r.superseded.Load() && now < r.leaveAt
 }
 
-// bury replaces everything the log has of a removed replica by a tombstone.
-func bury(b *raftlog.Batch, log *raftlog.Group, replica wire.ReplicaID) {
+// bury replaces everything the log has of a removed replica by a tombstone. The
+// entry at committed, zero for none, is the last that is known to be committed.
+func bury(b *raftlog.Batch, log *raftlog.Group, replica wire.ReplicaID, committed wire.Index) {
+	proof := proofOf(log, committed)
 	b.Remove(log)
-	b.Meta(log, tombstone(replica))
+	b.Meta(log, tombstone(replica, proof))
+}
+
+// proofOf returns what shows others that an entry is committed, the zero value when
+// the log does not have it.
+func proofOf(log *raftlog.Group, committed wire.Index) wire.Proof {
+	term, err := log.Term(committed)
+	if err != nil || committed == 0 {
+		return wire.Proof{}
+	}
+	return wire.Proof{Index: committed, Term: term}
+}
+
+func asksForVote(k wire.MessageKind) bool { return k == wire.Vote || k == wire.PreVote }
+
+// speakForGone answers a candidate that asks a removed replica of this store for its
+// vote: there is none, and this is committed. A candidate that has the entry learns so,
+// and with it that the membership it campaigns in is past.
+//
+// REQUIRES: s.mu is held, for reading at least. r is the replica of the group that
+// runs here, nil for none.
+func (in *inbox) speakForGone(s *Store, r *replica, from wire.StoreID, m *wire.Message) {
+	in.answer = wire.Message{Kind: wire.VoteResponse, Group: m.Group, From: m.To, To: m.From, Term: m.Term, Reject: true}
+	if m.Kind == wire.PreVote {
+		in.answer.Kind = wire.PreVoteResponse
+		in.answer.Term-- // that of the candidate
+	}
+	var proof wire.Proof
+	if r != nil {
+		proof = proofOf(r.log, wire.Index(r.applied.Load()))
+	} else if log := s.log.Find(m.Group); log != nil {
+		if d, err := decodeDescriptor(log.Meta()); err == nil && d.gone() && m.To <= d.Replica {
+			proof = d.proof
+		}
+	}
+	s.sets.mu.Lock()
+	peer := s.peerPlace(from)
+	s.sets.mu.Unlock()
+	if proof.Index == 0 || peer < 0 {
+		s.metrics.strayMessages.Add(1)
+		return
+	}
+	in.answer.Commit, in.answer.LogTerm = proof.Index, proof.Term
+	s.put(&in.answers, int(peer), &in.answer)
 }
 
 // noteEnded has the event loop look whether all of a removed replica has ended.

@@ -1,9 +1,11 @@
 package engine_test
 
 import (
+	"reflect"
 	"slices"
 	"testing"
 
+	"multiraft/batch"
 	"multiraft/engine"
 	"multiraft/group"
 	"multiraft/internal/vfs"
@@ -36,6 +38,70 @@ func (c *snapCluster) leadElsewhere(at int) {
 		}
 		c.until("transfer", func() bool { return !c.group(at, 1).IsLeader() && c.leader(1) != at })
 	}
+}
+
+// say has a store hear a message of store 1, about group 1 if it names none.
+func (c *snapCluster) say(at int, m wire.Message) {
+	c.t.Helper()
+	m.Group = max(m.Group, 1)
+	b := batch.NewBuilder(func() []byte { return nil }, 0)
+	b.Add(&m)
+	err := b.Flush(func(_ wire.Lane, payload []byte) error { c.places[at].handler.HandleFrame(1, payload); return nil })
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.settle()
+}
+
+// A store tells candidates that ask a replica which was removed what it knows to be
+// committed, whether or not a successor runs. To other stores it has nothing to say.
+func TestStoreSpeaksForRemovedReplicas(t *testing.T) {
+	c := newSnapCluster(t, 3, []wire.GroupID{1}, nil)
+	c.mustOpen(0, 1, 2)
+	c.write(1, 5)
+	c.leadElsewhere(2)
+	var heard []wire.Message
+	c.pass = func(from, to wire.StoreID, m *wire.Message) bool {
+		if from == 3 && to == 1 && m.Reject && (m.Kind == wire.PreVoteResponse || m.Kind == wire.VoteResponse) {
+			heard = append(heard, *m)
+		}
+		return true
+	}
+	ask := func(name string, m wire.Message, want ...wire.Message) {
+		t.Helper()
+		heard = nil
+		c.say(2, m)
+		if !slices.EqualFunc(heard, want, func(a, b wire.Message) bool { return reflect.DeepEqual(a, b) }) {
+			t.Errorf("%s: heard %+v, want %+v", name, heard, want)
+		}
+	}
+	preVote := wire.Message{Kind: wire.PreVote, From: 1, To: 3, Term: 9, Index: 1, LogTerm: 1}
+	vote := preVote
+	vote.Kind = wire.Vote
+	c.changeOne(group.Change{Op: group.Remove, Replica: 3})
+	c.until("tombstone", func() bool { _, runs := c.places[2].store.Group(1); return !runs })
+	at := c.group(c.leader(1), 1).Membership().Index
+	refusal := wire.Message{Kind: wire.PreVoteResponse, Group: 1, From: 3, To: 1, Term: 8, Reject: true, Commit: at, LogTerm: 1}
+	refused := refusal
+	refused.Kind, refused.Term = wire.VoteResponse, 9
+	ask("tombstone, pre-vote", preVote, refusal)
+	ask("tombstone, vote", vote, refused)
+	later := preVote
+	later.To = 4
+	ask("nobody yet", later)
+	other := preVote
+	other.Group = 2
+	ask("another group", other)
+
+	c.changeOne(group.Change{Op: group.AddLearner, Replica: 4, Store: 3})
+	successor, err := c.places[2].store.StartGroup(t.Context(), engine.GroupConfig{ID: 1, Replica: 4, Join: true, StateMachine: &book{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.until("successor", func() bool { return successor.Applied() > at })
+	refusal.Commit, refused.Commit = c.group(2, 1).Applied(), c.group(2, 1).Applied()
+	ask("successor, pre-vote", preVote, refusal)
+	ask("successor, vote", vote, refused)
 }
 
 // A removed replica is let go of by StopGroup before the event loop comes to it. Its

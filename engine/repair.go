@@ -340,7 +340,7 @@ func (s *Store) takeRejoinAnswer(p *repair, a *rejoinAnswer) (gone bool, err err
 	log := s.log.Group(p.group)
 	if a.none {
 		lost := p.id
-		err := s.persist(context.Background(), func(b *raftlog.Batch) { bury(b, log, a.id) })
+		err := s.persist(context.Background(), func(b *raftlog.Batch) { bury(b, log, a.id, 0) })
 		if err != nil {
 			return false, err
 		}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"testing"
 
-	"multiraft/batch"
 	"multiraft/engine"
 	"multiraft/group"
 	"multiraft/internal/vfs"
@@ -183,14 +182,8 @@ func TestMarksLeaveAStoreBlank(t *testing.T) {
 // answer has a store hear from replica 1, on store 1, what it asks about group 1.
 func (c *repairCluster) answer(at int, m wire.Message) {
 	c.t.Helper()
-	m.Kind, m.Group, m.From = wire.Rejoined, 1, 1
-	b := batch.NewBuilder(func() []byte { return nil }, 0)
-	b.Add(&m)
-	err := b.Flush(func(_ wire.Lane, payload []byte) error { c.places[at].handler.HandleFrame(1, payload); return nil })
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	c.settle()
+	m.Kind, m.From = wire.Rejoined, 1
+	c.say(at, m)
 }
 
 // TestWordOfAFormerLeader: a leader that knows of no id as high as the one that was lost

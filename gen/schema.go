@@ -609,6 +609,15 @@ func records() []Record {
 			},
 		},
 		{
+			Name: "Proof",
+			Recv: "p",
+			Doc:  "Proof names an entry that is committed.",
+			Fields: []RecordField{
+				{Name: "Index", Type: "Index", Doc: "Index is where it is in the log."},
+				{Name: "Term", Type: "Term", Doc: "Term is that of the entry."},
+			},
+		},
+		{
 			Name: "Recovery",
 			Recv: "r",
 			Doc:  "Recovery is what a survivor keeps of the last time that its group was recovered from the loss of its quorum.",

@@ -94,7 +94,7 @@ func (g *Group) answerOld(m *wire.Message, rule lowTermRule) {
 		if m.Kind == wire.Vote {
 			refusal.Kind = wire.VoteResponse
 		}
-		g.refuseVote(refusal)
+		g.refuseVote(refusal, g.commit)
 	case ignoreOld:
 	}
 	if m.Kind == wire.Vote || m.Kind == wire.PreVote {

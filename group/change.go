@@ -348,8 +348,11 @@ func (g *Group) leadOn(old *wire.Membership) {
 		}
 	}
 	g.askAgain() // the quorum of a round on its way may be another now
-	for _, m := range old.Members {
-		if m.Replica != g.self {
+	for at, m := range old.Members {
+		if _, stays := g.slotOf(m.Replica); !stays && m.Replica != g.self {
+			// Before it hears that it is out, it learns that its removal is committed:
+			// those who stay and do not know yet may ask it.
+			g.refuseVote(g.message(wire.PreVoteResponse, m.Replica), min(was.match[at], g.commit))
 			g.tellRemoved(m.Replica)
 		}
 	}

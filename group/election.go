@@ -178,7 +178,7 @@ func (g *Group) handleVote(m *wire.Message) error {
 		if m.Kind == wire.PreVote {
 			refusal.Kind = wire.PreVoteResponse
 		}
-		g.refuseVote(refusal)
+		g.refuseVote(refusal, g.commit)
 		return nil
 	}
 	if m.Kind == wire.PreVote {
@@ -196,13 +196,13 @@ func (g *Group) handleVote(m *wire.Message) error {
 	return nil
 }
 
-// refuseVote sends a refusal, with what is committed here. A candidate that has
-// that too learns so, and may so find out that the membership it campaigns in is
+// refuseVote sends a refusal, with an entry that is committed here. A candidate that
+// has it too learns so, and may so find out that the membership it campaigns in is
 // past: the leader it cannot win against may have been removed and be silent.
-func (g *Group) refuseVote(refusal wire.Message) {
+func (g *Group) refuseVote(refusal wire.Message, committed wire.Index) {
 	refusal.Reject = true
-	if term, err := g.log.term(g.commit); err == nil && term > 0 {
-		refusal.Commit, refusal.LogTerm = g.commit, term
+	if term, err := g.log.term(committed); err == nil && term > 0 {
+		refusal.Commit, refusal.LogTerm = committed, term
 	}
 	g.send(refusal)
 }

@@ -112,12 +112,17 @@ func (l *Log) Groups() []wire.GroupID {
 	return ids
 }
 
+// Find returns the handle of a group, nil when there is none: nothing of the group is
+// stored then.
+func (l *Log) Find(id wire.GroupID) *Group {
+	l.groupsMu.RLock()
+	defer l.groupsMu.RUnlock()
+	return l.groups[id]
+}
+
 // Group returns the handle of a group, which is made when there is none.
 func (l *Log) Group(id wire.GroupID) *Group {
-	l.groupsMu.RLock()
-	g := l.groups[id]
-	l.groupsMu.RUnlock()
-	if g != nil {
+	if g := l.Find(id); g != nil {
 		return g
 	}
 	l.groupsMu.Lock()
@@ -125,7 +130,7 @@ func (l *Log) Group(id wire.GroupID) *Group {
 	if g := l.groups[id]; g != nil {
 		return g
 	}
-	g = &Group{log: l, id: id}
+	g := &Group{log: l, id: id}
 	g.damaged = l.suspectNew
 	l.groups[id] = g
 	l.ordered = append(l.ordered, g)

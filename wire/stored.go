@@ -6,20 +6,26 @@ import "slices"
 // that it has applied, and the last recovery of its group from the loss of its
 // quorum, if there was one. Engine and recovery both read and write it.
 //
-//	┌────────────┬────────────┬──────────────────────────┐
-//	│ Descriptor │ Membership │ Recovery, if there is one │
-//	└────────────┴────────────┴──────────────────────────┘
+//	┌────────────┬────────────┬──────────────────────────────────────────┐
+//	│ Descriptor │ Membership │ Recovery; of a tombstone: Proof; or neither │
+//	└────────────┴────────────┴──────────────────────────────────────────┘
 type Stored struct {
 	Descriptor Descriptor
 	Members    Membership
 	// Recovery has generation zero where there was none.
 	Recovery Recovery
+	// Proof is the last entry that a replica knew to be committed which was removed,
+	// with index zero where that is not known.
+	Proof Proof
 }
 
 // AppendTo appends the encoded blob to dst.
 func (s *Stored) AppendTo(dst []byte) []byte {
 	dst = s.Members.AppendTo(s.Descriptor.AppendTo(dst))
-	if s.Recovery.Generation != 0 {
+	switch {
+	case s.isTombstone() && s.Proof.Index != 0:
+		dst = s.Proof.AppendTo(dst)
+	case !s.isTombstone() && s.Recovery.Generation != 0:
 		dst = s.Recovery.AppendTo(dst)
 	}
 	return dst
@@ -40,14 +46,24 @@ func (s *Stored) Decode(src []byte) error {
 	if len(rest) == 0 {
 		return nil
 	}
-	if n, err = s.Recovery.Decode(rest); err != nil {
+	empty := false
+	if s.isTombstone() {
+		n, err = s.Proof.Decode(rest)
+		empty = s.Proof.Index == 0
+	} else {
+		n, err = s.Recovery.Decode(rest)
+		empty = s.Recovery.Generation == 0
+	}
+	if err != nil {
 		return err
 	}
-	if n != len(rest) || s.Recovery.Generation == 0 {
+	if n != len(rest) || empty {
 		return badRecord("Stored", len(src)-len(rest)+n, "bytes behind the record", uint64(len(rest)-n))
 	}
 	return nil
 }
+
+func (s *Stored) isTombstone() bool { return s.Descriptor.State&Gone != 0 }
 
 // Bars says whether a replica was left behind by the recovery. Ids that nobody is
 // known to have are barred as well: those who are gone may have given them. Zero is

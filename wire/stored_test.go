@@ -43,7 +43,40 @@ func TestStored(t *testing.T) {
 	}
 }
 
+// TestStoredTombstone: a tombstone has a proof where others have a recovery, or nothing.
+func TestStoredTombstone(t *testing.T) {
+	s := tombstoneExample()
+	encoded := s.AppendTo(nil)
+	var got wire.Stored
+	if err := got.Decode(encoded); err != nil || !reflect.DeepEqual(got, s) {
+		t.Fatalf("got %+v and %v, want %+v", got, err, s)
+	}
+	bare := len(encoded) - len(s.Proof.AppendTo(nil))
+	for size := range encoded {
+		if err := got.Decode(encoded[:size]); size != bare && !errors.Is(err, wire.ErrBadRecord) {
+			t.Errorf("%d of %d bytes: got error %v", size, len(encoded), err)
+		}
+	}
+	s.Proof = wire.Proof{}
+	if err := got.Decode(encoded[:bare]); err != nil || !reflect.DeepEqual(got, s) {
+		t.Errorf("without a proof: got %+v and %v, want %+v", got, err, s)
+	}
+	if again := s.AppendTo(nil); len(again) != bare {
+		t.Errorf("%d bytes without a proof, want %d", len(again), bare)
+	}
+}
+
+func tombstoneExample() wire.Stored {
+	return wire.Stored{
+		Descriptor: wire.Descriptor{Replica: 2, State: wire.Gone},
+		Members:    wire.Membership{MaxReplica: 2},
+		Proof:      wire.Proof{Index: 300, Term: 4},
+	}
+}
+
 func FuzzStored(f *testing.F) {
+	gone := tombstoneExample()
+	f.Add(gone.AppendTo(nil))
 	s := storedExample()
 	f.Add(s.AppendTo(nil))
 	f.Add(s.Members.AppendTo(s.Descriptor.AppendTo(nil)))

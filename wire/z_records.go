@@ -296,6 +296,54 @@ func (d *Descriptor) Decode(src []byte) (n int, err error) {
 	return descriptorBytes, nil
 }
 
+// Proof names an entry that is committed.
+//
+//	 0       8
+//	┌───────┬──────┐
+//	│ index │ term │
+//	└───────┴──────┘
+type Proof struct {
+	// Index is where it is in the log.
+	Index Index
+	// Term is that of the entry.
+	Term Term
+}
+
+// proofBytes is the size of an encoded Proof.
+const proofBytes = 16
+
+// Size returns how many bytes AppendTo appends.
+func (*Proof) Size() int {
+	return proofBytes
+}
+
+// AppendTo appends the encoded record to dst.
+//
+//mr:hotpath
+func (p *Proof) AppendTo(dst []byte) []byte {
+	le := binary.LittleEndian
+	dst = le.AppendUint64(dst, uint64(p.Index))
+	dst = le.AppendUint64(dst, uint64(p.Term))
+	return dst
+}
+
+// Decode sets p to the record at the start of src and returns its size. An
+// error wraps [ErrBadRecord] and leaves p zero.
+func (p *Proof) Decode(src []byte) (n int, err error) {
+	*p = Proof{}
+	if len(src) < proofBytes {
+		return 0, recordTooShort("Proof", proofBytes, len(src))
+	}
+
+	le := binary.LittleEndian
+	b := (*[proofBytes]byte)(src)
+	*p = Proof{
+		Index: Index(le.Uint64(b[:])),
+		Term:  Term(le.Uint64(b[8:])),
+	}
+	return proofBytes, nil
+}
+
 // Recovery is what a survivor keeps of the last time that its group was
 // recovered from the loss of its quorum.
 //

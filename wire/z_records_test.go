@@ -9,5 +9,6 @@ var sampleRecords = [...]record{
 	&Member{Replica: 1, Store: 2, Role: Learner},
 	&Membership{Index: 1, AutoLeave: true, MaxReplica: 3, Members: []Member{{Replica: 1, Store: 2, Role: Learner}}},
 	&Descriptor{Replica: 1, State: Diverged},
+	&Proof{Index: 1, Term: 2},
 	&Recovery{Generation: 1, Index: 2, Term: 3, Ceiling: 4, Plan: 5, Survivors: []Member{{Replica: 1, Store: 2, Role: Learner}}},
 }
