@@ -128,11 +128,12 @@ type Config struct {
 	// Join is called when a replica was added to a group on this store, which does
 	// not run it yet. It returns the state machine, and what else GroupConfig has
 	// besides ID, Replica, Members and Join, which the store fills in, and Snapshot,
-	// which is refused: the state of a group that runs comes from its leader. Up to four
-	// calls run at a time, one per group; they are made again, some time after an
-	// error. Nil: such replicas are started by StartGroup. Only learners are joined
-	// that way, as AddReplica adds them: a store that has lost the disk with its
-	// voters does not begin them anew.
+	// which is refused: the state of a group that runs comes from its leader. An older
+	// replica of the group is gone from the store by then, and what its machine has
+	// kept can go too. Up to four calls run at a time, one per group; they are made
+	// again, some time after an error. Nil: such replicas are started by StartGroup.
+	// Only learners are joined that way, as AddReplica adds them: a store that has lost
+	// the disk with its voters does not begin them anew.
 	Join func(JoinRequest) (GroupConfig, error)
 	// Events are called when something happens.
 	Events Events
@@ -320,7 +321,8 @@ type GroupConfig struct {
 	// Join starts a replica that was added to a group which runs already. Members
 	// are left out, and entries come from the leader. When the store holds a
 	// replica of the group with a lower id, that one has been removed, or the new
-	// one could not be on this store: what is left of it is dropped.
+	// one could not be on this store: what is left of it is dropped. Whoever empties
+	// what the machine of the older one has kept calls RemoveGroup before that.
 	Join bool
 	// Replica is the id that a replica was added with. Without Join it may be left
 	// out.

@@ -55,9 +55,10 @@ func (s *Store) RemoveGroup(ctx context.Context, id wire.GroupID) error {
 			}
 		}
 		err := s.persist(ctx, func(b *raftlog.Batch) {
-			b.Remove(log)
 			if left != 0 {
-				b.Meta(log, tombstone(left, wire.Proof{}))
+				bury(b, log, left, d.members.Index)
+			} else {
+				b.Remove(log)
 			}
 		})
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"multiraft/raftlog"
 	"multiraft/wire"
 )
 
@@ -151,6 +152,11 @@ func (s *Store) join(req joinWish) error {
 	if s.repairs.asksWho(req.Group, req.From) {
 		return fmt.Errorf("group %d: %w", req.Group, errWho)
 	}
+	if d.Replica != 0 && !d.gone() && !d.lost() {
+		if err := s.buryOlder(req.Group, log, &d); err != nil {
+			return err
+		}
+	}
 	var cfg GroupConfig
 	switch start := s.repairs.lostStart(req.Group); {
 	case start != nil:
@@ -167,6 +173,21 @@ func (s *Store) join(req joinWish) error {
 	_, err := s.StartGroup(context.Background(), cfg)
 	if err == nil {
 		s.metrics.joined.Add(1)
+	}
+	return err
+}
+
+// buryOlder drops what is left of a replica that another one takes the place of. That
+// is durable before the embedder hears of the other: it may empty what the machine of
+// the older one has kept.
+func (s *Store) buryOlder(id wire.GroupID, log *raftlog.Group, d *descriptor) error {
+	if err := s.reserve(id); err != nil {
+		return err
+	}
+	defer s.unreserve(id)
+	err := s.persist(context.Background(), func(b *raftlog.Batch) { bury(b, log, d.Replica, d.members.Index) })
+	if err == nil {
+		s.snaps.forgetFiles(id)
 	}
 	return err
 }

@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"errors"
 	"reflect"
 	"slices"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"multiraft/engine"
 	"multiraft/group"
 	"multiraft/internal/vfs"
+	"multiraft/raftlog"
 	"multiraft/wire"
 )
 
@@ -192,4 +194,38 @@ func TestJoinerLearnsFromItsSnapshot(t *testing.T) {
 	if g.Joins() {
 		t.Error("does not know that it is a member")
 	}
+}
+
+// A store that does not run what it has of a group is asked to run a later replica.
+// Before the embedder hears of that, which may then empty the machine of the older one,
+// the older one is gone for good.
+func TestOlderReplicaIsGoneBeforeJoin(t *testing.T) {
+	var c *snapCluster
+	asked := 0
+	c = newSnapCluster(t, 3, []wire.GroupID{1}, func(cfg *engine.Config) {
+		if cfg.ID != 3 {
+			return
+		}
+		cfg.Join = func(req engine.JoinRequest) (engine.GroupConfig, error) {
+			asked++
+			disk, err := raftlog.Inspect(raftlog.Options{Dir: "/store", FS: c.places[2].fs.CrashClone(c.r, vfs.AllLost)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var stored wire.Stored
+			if err := stored.Decode(disk.Group(1).Meta()); err != nil || stored.Descriptor.State != wire.Gone || stored.Descriptor.Replica != 3 {
+				t.Errorf("asked with %+v stored, error %v", stored, err)
+			}
+			return engine.GroupConfig{}, errors.New("not now")
+		}
+	})
+	c.mustOpen(0, 1, 2)
+	c.write(1, 5)
+	c.leadElsewhere(2)
+	c.crash(2, vfs.ProcessDies)
+	c.changeOne(group.Change{Op: group.Remove, Replica: 3})
+	c.changeOne(group.Change{Op: group.AddLearner, Replica: 4, Store: 3})
+	c.groups = nil
+	c.mustOpen(2)
+	c.until("the embedder is asked", func() bool { return asked > 0 })
 }

@@ -195,18 +195,13 @@ func (c *cluster) change(g int) {
 	}, verdict)
 }
 
-// stores says whether the store has a replica in its log.
-func (s *site) stores(g int, replica wire.ReplicaID) bool {
-	return s.holds(g) == replica
-}
-
 // holds returns the replica that the store has in its log, zero for none.
-func (s *site) holds(g int) wire.ReplicaID {
+func (s *site) holds(g int) (wire.ReplicaID, error) {
 	stored, err := s.store.Stored()
 	if err != nil {
-		return 0
+		return 0, err
 	}
-	return replicaOf(stored, groupID(g))
+	return replicaOf(stored, groupID(g)), nil
 }
 
 // start starts what was stopped and should run, and voters that were added and do
@@ -223,10 +218,14 @@ func (c *cluster) start(g int) {
 			if s.store == nil || s.paused || s.hung || s.failing || s.stopping[g] || s.replicas[g] >= m.Replica || s.rolled || known.rolled || s.rotten && !c.shape.repairs || s.awaited[g] != nil || c.rosters[g].dies(m.Replica) {
 				continue
 			}
-			if s.holds(g) > m.Replica || c.isSucceeded(g, m) {
+			held, err := s.holds(g)
+			if err != nil {
+				continue // it has failed
+			}
+			if held > m.Replica || c.isSucceeded(g, m) {
 				continue // who says that it is to run has not heard of its successor
 			}
-			stored := s.stores(g, m.Replica)
+			stored := held == m.Replica
 			if m.Role == wire.Learner && !stored {
 				continue
 			}
@@ -238,6 +237,10 @@ func (c *cluster) start(g int) {
 				continue // with a replica it passes no later life of it that a peer has met
 			}
 			if !stored {
+				if held != 0 && s.store.RemoveGroup(context.Background(), groupID(g)) != nil {
+					s.poke()
+					continue
+				}
 				s.forget(g)
 			}
 			machine := s.newMachine(g)
