@@ -169,6 +169,44 @@ func TestDemotedVoterIsNotRevived(t *testing.T) {
 	c.ordered()
 }
 
+// TestDamageBeforeTheFirstMembership: a replica that joins knows no members until it has
+// applied that it is one. It cannot read what it is to apply before; others can.
+func TestDamageBeforeTheFirstMembership(t *testing.T) {
+	c := newRepairCluster(t, 3, []wire.GroupID{1}, func(cfg *engine.Config) { cfg.SnapshotEntries = 10_000 })
+	c.joins = true
+	c.startAll(5)
+	c.leadElsewhere(2)
+	c.changeOne(group.Change{Op: group.Remove, Replica: 3})
+	p := c.places[2]
+	c.until("tombstone", func() bool { _, runs := p.store.Group(1); return !runs })
+	c.pass = func(_, to wire.StoreID, m *wire.Message) bool {
+		if to == 3 {
+			m.Commit = min(m.Commit, 3)
+		}
+		return true
+	}
+	c.write(1, 20)
+	c.changeOne(group.Change{Op: group.AddLearner, Replica: 4, Store: 3})
+	last := c.group(c.leader(1), 1).Status().Last
+	c.until("all entries", func() bool { return p.steps.Stored(1).Last() >= last })
+	c.close(2) // its log is not in memory any more
+	c.groups = nil
+	c.start(2)
+	c.groups = []wire.GroupID{1}
+	if _, err := p.store.StartGroup(t.Context(), engine.GroupConfig{ID: 1, StateMachine: c.machine(p, 1)}); err != nil {
+		t.Fatal(err)
+	}
+	flipIn(t, p.fs, fmt.Sprintf("1:%06d", c.sent-10))
+	if g := c.group(2, 1); !g.Joins() || g.Applied() > 3 {
+		t.Fatalf("%+v", g.Status())
+	}
+	c.pass = nil
+	c.until("healed", func() bool { return p.store.Metrics().HealedReplicas == 1 && c.converged(25) })
+	if self := c.group(2, 1).Status().Self; self.Replica != 4 || self.Role != wire.Learner {
+		t.Errorf("%+v", self)
+	}
+}
+
 // TestTwoOfThreeLost: nobody is elected, nobody votes under an old id, and both say
 // that they wait.
 func TestTwoOfThreeLost(t *testing.T) {

@@ -76,9 +76,10 @@ func (w *worker) tendHurt(r *replica, now uint64) bool {
 	return false
 }
 
-// othersVote tells whether the group has other voters.
+// othersVote tells whether the group has other voters. One that joins does not know
+// them yet, and was added by them.
 func (r *replica) othersVote() bool {
-	return slices.ContainsFunc(r.members.Load().wire.Members, func(m Member) bool {
+	return r.joining || slices.ContainsFunc(r.members.Load().wire.Members, func(m Member) bool {
 		return m.Replica != r.self && m.Role&wire.Voter != 0
 	})
 }
@@ -168,9 +169,10 @@ func (s *Store) beginOrWait(ctx context.Context, r *replica, cfg *GroupConfig, d
 	return applied, err
 }
 
-// othersVote tells whether the stored membership has voters on other stores.
+// othersVote tells whether the stored membership has voters on other stores, or is
+// still to come from them.
 func (d *descriptor) othersVote() bool {
-	return slices.ContainsFunc(d.members.Members, func(m Member) bool { return m.Replica != d.Replica && m.Role&wire.Voter != 0 })
+	return d.joining() || slices.ContainsFunc(d.members.Members, func(m Member) bool { return m.Replica != d.Replica && m.Role&wire.Voter != 0 })
 }
 
 // beginWounded notes with what log a replica waits for the state of its group: all
