@@ -222,6 +222,13 @@ func (k *checker) look(f *frame, m *wire.Message) {
 		return
 	}
 	model, s := &k.groups[g], k.c.sites[f.from]
+	refuses := m.Reject && (m.Kind == wire.PreVoteResponse || m.Kind == wire.VoteResponse)
+	if refuses && m.LogTerm > 0 {
+		k.proves(g, m)
+	}
+	if refuses && s.replicas[g] != m.From {
+		return // a store says for one that is gone what was committed, and promises nothing
+	}
 	if k.c.rosters[g].dies(m.From) && m.Kind != wire.Rejoin {
 		k.fail(ruleMembers, "store %d speaks for a replica that was lost with its disk: %s", f.from+1, describe(m))
 		return
@@ -392,6 +399,16 @@ func (k *checker) commits(g int, m *wire.Message, index wire.Index, term wire.Te
 	if index > model.judged && term == m.Term {
 		model.judged = index
 		k.judge(g, m, index)
+	}
+}
+
+// proves holds a refusal against what is committed: those who hear it take its word.
+func (k *checker) proves(g int, m *wire.Message) {
+	model := &k.groups[g]
+	if known, ok := model.committed[m.Commit]; !ok {
+		model.committed[m.Commit] = commitment{m.LogTerm, max(model.maxTerm, m.Term)}
+	} else if known.term != m.LogTerm {
+		k.fail(ruleComplete, "group %d: entry %d of term %d is committed, not the one of %s", m.Group, m.Commit, known.term, describe(m))
 	}
 }
 
