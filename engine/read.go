@@ -46,6 +46,7 @@ type waitingRead struct {
 	requests []*readRequest
 	terms    *readTerms // once asked for
 	confirm  bool       // one of requests is not to be served by a lease
+	asker    *asker     // who waits in place of requests, see confirmAnswer
 }
 
 // readElections is how many election time-outs a read waits for a leader before it
@@ -188,6 +189,11 @@ func (w *worker) finishRead(r *replica, read group.ReadState) {
 		}
 		if read.Dropped {
 			r.reads[i].context = 0
+			return
+		}
+		if a := r.reads[i].asker; a != nil {
+			r.reads = append(r.reads[:i], r.reads[i+1:]...)
+			w.takeRejoin(r, a.store, &a.wish, true)
 			return
 		}
 		q.tasks = append(q.tasks, applyTask{kind: taskRead, replica: r, reads: r.reads[i].requests, last: read.Index, terms: r.reads[i].terms})

@@ -525,13 +525,31 @@ func (w *worker) takePlea(r *replica, node *messageNode) {
 		w.takeRepair(r, from, m)
 		return
 	}
-	w.takeRejoin(r, from, m)
+	w.takeRejoin(r, from, m, false)
+}
+
+// asker is a store that is to hear which replica a group has on it.
+type asker struct {
+	store wire.StoreID
+	wish  wire.Message
+}
+
+// confirmAnswer answers a store when it is sure that this replica leads still. One that
+// was deposed, and does not know it yet, may name a replica that the store has had after
+// others: that one would run again.
+func (w *worker) confirmAnswer(r *replica, from wire.StoreID, m *wire.Message) {
+	if slices.ContainsFunc(r.reads, func(read waitingRead) bool { return read.asker != nil && read.asker.store == from }) {
+		return // it asks again and again
+	}
+	expires := w.store.now.Load() + uint64(readElections*w.store.electionTicks())
+	r.reads = append(r.reads, waitingRead{asker: &asker{from, *m}, expires: expires, confirm: true})
 }
 
 // takeRejoin looks at a wish for another replica on a store. Only the leader does
 // anything, one change at a time, and only when it knows of all replicas that were added
-// before it led; from is the store that the wish came from.
-func (w *worker) takeRejoin(r *replica, from wire.StoreID, m *wire.Message) {
+// before it led; from is the store that the wish came from. confirmed says that this
+// replica led after the wish came.
+func (w *worker) takeRejoin(r *replica, from wire.StoreID, m *wire.Message, confirmed bool) {
 	s := w.store
 	if r.core.Role() != group.Leader || r.isChanging() || s.cfg.DisableRepair {
 		return
@@ -545,7 +563,11 @@ func (w *worker) takeRejoin(r *replica, from wire.StoreID, m *wire.Message) {
 	at := slices.IndexFunc(members.Members, func(m Member) bool { return m.Store == from })
 	answer := wire.Message{Kind: wire.Rejoined, Group: r.id, From: r.self}
 	if at < 0 {
-		if m.Reject {
+		switch {
+		case !m.Reject:
+		case !confirmed:
+			w.confirmAnswer(r, from, m)
+		default:
 			answer.Reject, answer.Hint = true, wire.Index(max(m.From, publicMembership(members).MaxReplica))
 			w.tellAsker(from, &answer)
 		}
@@ -570,6 +592,10 @@ func (w *worker) takeRejoin(r *replica, from wire.StoreID, m *wire.Message) {
 			{Op: group.AddLearner, Replica: publicMembership(members).MaxReplica + 1, Store: from},
 		}
 	case m.Reject && have.Replica > m.From && !(unheard && m.From != 0):
+		if !confirmed {
+			w.confirmAnswer(r, from, m)
+			return
+		}
 		answer.Hint = wire.Index(have.Replica)
 		if have.Role != wire.Learner {
 			answer.Context = 1

@@ -161,6 +161,66 @@ func TestNewLeaderFirstCatchesUp(t *testing.T) {
 	}
 }
 
+// TestDeposedLeaderNamesNobody: the successor of a lost replica is lost as well, and the
+// first to be asked which one it was led before that was added, and does not know that
+// others lead by now. It says nothing before a majority has told it that it leads.
+func TestDeposedLeaderNamesNobody(t *testing.T) {
+	lost := false
+	c := newRepairCluster(t, 5, []wire.GroupID{1}, func(cfg *engine.Config) {
+		cfg.DiskLost = lost && cfg.ID == 5
+		cfg.Tuning.DisableCheckQuorum = true // or it would find out by itself
+	})
+	c.startAll(12)
+	c.leadElsewhere(4)
+	old := c.places[c.leader(1)].id
+	alone := func(from, to wire.StoreID) bool { return from == old || to == old }
+	c.pass = func(from, to wire.StoreID, m *wire.Message) bool {
+		return !alone(from, to) && (m.Kind != wire.Rejoin || m.Reject) // nobody is made a voter
+	}
+	lost = true
+	loseDisk := func() {
+		c.close(4)
+		c.places[4].fs = vfs.New(vfs.Options{})
+		c.start(4)
+	}
+	self := func() wire.ReplicaID {
+		if g, runs := c.places[4].store.Group(1); runs {
+			return g.Status().Self.Replica
+		}
+		return 0
+	}
+	loseDisk()
+	c.until("the successor runs", func() bool { return self() == 6 && !c.group(4, 1).Joins() })
+	var next int
+	for at := range 4 {
+		if g := c.group(at, 1); g.IsLeader() && c.places[at].id != old {
+			next = at
+		}
+	}
+	asked := false
+	c.pass = func(from, to wire.StoreID, m *wire.Message) bool {
+		asked = asked || to == old && m.Kind == wire.Rejoin
+		return alone(from, to) && (from == 5 || to == 5)
+	}
+	loseDisk()
+	c.tick(50)
+	if !asked || !c.group(int(old-1), 1).IsLeader() {
+		t.Fatal("who led before was not asked")
+	}
+	c.close(next) // who has led knows that the successor ran
+	c.start(next)
+	c.pass = func(from, to wire.StoreID, _ *wire.Message) bool { return !alone(from, to) }
+	again := func() bool {
+		if self() == 6 {
+			t.Fatal("replica 6 runs again")
+		}
+		return self() == 7
+	}
+	c.until("another successor runs", again)
+	c.pass = nil
+	c.until("whole", func() bool { return again() && c.whole(12) })
+}
+
 // TestMarksLeaveAStoreBlank: a store that has lost its disk ends before it has met
 // anybody. What it has noted of its replicas does not keep it out.
 func TestMarksLeaveAStoreBlank(t *testing.T) {
