@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"multiraft/engine"
+	"multiraft/internal/vfs"
 	"multiraft/wire"
 )
 
@@ -90,7 +93,11 @@ func TestDiskLost(t *testing.T) {
 			}
 			f.open(lost)
 			introduce()
-			isRefused() // an older copy is not an empty disk
+			var outlived *engine.OutlivedError
+			f.until("the older copy is told, and stops", func() bool { return errors.As(f.stores[lost].Err(), &outlived) })
+			if outlived.Blank || outlived.Met <= outlived.Incarnation {
+				t.Errorf("an older copy is told %+v", outlived)
+			}
 			f.lead("remove", func(g *engine.Group) error { return g.RemoveReplica(f.ctx(), wire.ReplicaID(lost)) })
 			f.until("who adds a replica there is told why it does not come", func() bool {
 				ctx, cancel := context.WithTimeout(f.ctx(), 20*time.Millisecond)
@@ -99,6 +106,10 @@ func TestDiskLost(t *testing.T) {
 				return err != nil && strings.Contains(err.Error(), fmt.Sprintf("store %d is not connected: ", lost)) &&
 					strings.Contains(err.Error(), "incarnation")
 			})
+			f.close(lost)
+			if store, err := engine.Open(f.config(lost)); !errors.As(err, &outlived) {
+				t.Fatalf("the older copy opens: %v, %v", store, err)
+			}
 
 			empty()
 			var gone *engine.ReplicaLostError
@@ -124,5 +135,83 @@ func TestDiskLost(t *testing.T) {
 			f.propose(1, "b")
 			f.agree(want, 1, 2, 3)
 		})
+	}
+}
+
+// A store that was told that it is an older copy of its disk remembers so: it would
+// pass for the true one after as many starts as that had.
+func TestOlderCopyRemembers(t *testing.T) {
+	for _, full := range []bool{false, true} {
+		lost := false
+		c := newRepairCluster(t, 3, []wire.GroupID{1}, func(cfg *engine.Config) { cfg.DiskLost = lost && cfg.ID == 3 })
+		c.startAll(5)
+		lost = true
+		p := c.places[2]
+		c.crash(2, vfs.CrashOptions{})
+		c.start(2)
+		if full {
+			p.fs.SetHook(func(op vfs.Op) (f vfs.Fault) {
+				if strings.HasSuffix(op.Name, "outlived") {
+					f.Err = syscall.ENOSPC
+				}
+				return f
+			})
+		}
+		life := p.steps.Incarnation()
+		if now := p.steps.Outlived(1, life); now != life || p.store.Err() != nil {
+			t.Fatalf("told of its own life: in life %d, %v", now, p.store.Err())
+		}
+		if now := p.steps.Outlived(1, 10); now != life {
+			t.Fatalf("in life %d, not %d", now, life)
+		}
+		want := engine.OutlivedError{Store: 3, Peer: 1, Incarnation: life, Met: 10}
+		isOutlived := func(err error) bool {
+			got := new(engine.OutlivedError)
+			return errors.As(err, &got) && *got == want
+		}
+		if err := p.store.Err(); !isOutlived(err) || errors.Is(err, syscall.ENOSPC) != full {
+			t.Fatalf("told of a later life: %v", err)
+		}
+		p.fs.SetHook(nil)
+		c.crash(2, vfs.AllLost)
+		if full {
+			c.start(2) // to be told again
+			continue
+		}
+		for range 12 {
+			want.Incarnation++
+			if _, _, err := engine.OpenStepped(c.config(2)); !isOutlived(err) {
+				t.Fatalf("opens in life %d: %v", want.Incarnation, err)
+			}
+		}
+		p.fs = vfs.New(vfs.Options{})
+		c.start(2)
+		if now := p.steps.Outlived(1, 20); now <= 20 || p.store.Err() != nil {
+			t.Errorf("on an empty disk: in life %d, %v", now, p.store.Err())
+		}
+		c.until("whole", func() bool { return c.whole(5) })
+	}
+}
+
+// A directory without replicas is no older copy, whatever was in there once.
+func TestEmptiedCopyOpens(t *testing.T) {
+	c := newRepairCluster(t, 3, []wire.GroupID{1}, nil)
+	fsys := c.places[2].fs
+	if err := fsys.MkdirAll("/store"); err != nil {
+		t.Fatal(err)
+	}
+	file, err := fsys.Create("/store/outlived")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := file.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		c.start(2) // the second time with a replica
+		if slices.Contains(filesOf(t, fsys), "/store/outlived") {
+			t.Error("the mark is still there")
+		}
+		c.close(2)
 	}
 }

@@ -223,10 +223,12 @@ func (e *RepairingError) Error() string {
 
 func (e *RepairingError) Unwrap() error { return e.Err }
 
-// OutlivedError says that a peer has met a later life of this store and refuses it:
-// its directory is an older copy, or, with Blank, empty. None of its replicas takes
-// part in anything with that peer. Open the store on an empty directory with
-// [Config.DiskLost].
+// OutlivedError says that a peer has met a later life of this store and refuses it.
+//
+// With Blank, its directory was lost, and nothing is in there: open it again with
+// [Config.DiskLost]. Otherwise the directory is an older copy, and what its replicas
+// have promised since is forgotten there: the store fails, and does not open again.
+// Empty the directory, and open the store with DiskLost.
 type OutlivedError struct {
 	Store            wire.StoreID
 	Peer             wire.StoreID

@@ -95,13 +95,13 @@ func (in *inbox) speakForGone(s *Store, r *replica, from wire.StoreID, m *wire.M
 			proof = d.proof
 		}
 	}
-	s.sets.mu.Lock()
-	peer := s.peerPlace(from)
-	s.sets.mu.Unlock()
-	if proof.Index == 0 || peer < 0 {
+	if proof.Index == 0 || m.Term == 0 || from == s.cfg.ID {
 		s.metrics.strayMessages.Add(1)
 		return
 	}
+	s.sets.mu.Lock()
+	peer := s.peerPlace(from)
+	s.sets.mu.Unlock()
 	in.answer.Commit, in.answer.LogTerm = proof.Index, proof.Term
 	s.put(&in.answers, int(peer), &in.answer)
 }

@@ -88,9 +88,10 @@ func TestStoreSpeaksForRemovedReplicas(t *testing.T) {
 	refused.Kind, refused.Term = wire.VoteResponse, 9
 	ask("tombstone, pre-vote", preVote, refusal)
 	ask("tombstone, vote", vote, refused)
-	later := preVote
-	later.To = 4
+	later, wrong := preVote, preVote
+	later.To, wrong.Term = 4, 0
 	ask("nobody yet", later)
+	ask("no term", wrong)
 	other := preVote
 	other.Group = 2
 	ask("another group", other)

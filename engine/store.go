@@ -108,7 +108,8 @@ type Store struct {
 //
 // It returns the faults of the configuration, [raftlog.ErrLocked] when the
 // directory is open elsewhere, a [*raftlog.IdentityError] when it belongs to
-// another store or cluster, and errors of the disk and the network.
+// another store or cluster, an [*OutlivedError] when a peer has said in an earlier
+// life that it is an older copy, and errors of the disk and the network.
 func Open(cfg Config) (*Store, error) {
 	s, err := open(cfg, false)
 	if err != nil {
@@ -187,6 +188,9 @@ func open(cfg Config, serial bool) (*Store, error) {
 	s.log.SetSink(logSink{s})
 	s.outliving.refused.every, s.badFrames.every = logEvery, logEvery
 	s.outliving.blank = s.isBlank()
+	if err := s.checkOutlived(); err != nil {
+		return nil, errors.Join(fmt.Errorf("store %d: %w", cfg.ID, err), s.log.Close())
+	}
 	if s.promises, err = openPromises(s); err != nil {
 		return nil, errors.Join(fmt.Errorf("store %d: %w", cfg.ID, err), s.log.Close())
 	}
@@ -648,7 +652,7 @@ func (s *Store) logEvents() raftlog.Events {
 		Failed:         func(err error) { log.Error("log failed", zap.Error(err)) },
 		Ignored: func(name string) {
 			base := filepath.Base(name)
-			if _, ours := promiseSpan(base); !ours && base != snapshotDir && !strings.HasPrefix(base, recordPrefix) {
+			if _, ours := promiseSpan(base); !ours && base != snapshotDir && base != outlivedFile && !strings.HasPrefix(base, recordPrefix) {
 				log.Warn("left a foreign file alone", zap.String("name", name))
 			}
 		},

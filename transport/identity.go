@@ -19,6 +19,8 @@ const (
 	identityScheme  = "multiraft://"
 	identityCluster = identityScheme + "cluster/"
 	identityStore   = "/store/"
+	// maxURI is the length of the longest name that a store can have.
+	maxURI = len(identityCluster) + len("18446744073709551615") + len(identityStore) + len("18446744073709551615")
 )
 
 // identity is a store as its certificate names it.
@@ -38,8 +40,8 @@ func StoreURI(cluster uint64, store wire.StoreID) string {
 // parseIdentity is the inverse of StoreURI. Anything else is not ok.
 func parseIdentity(uri string) (id identity, ok bool) {
 	rest, ok := strings.CutPrefix(uri, identityCluster)
-	if !ok {
-		return id, false
+	if !ok || len(uri) > maxURI {
+		return id, false // the error of a number would be as long as the number
 	}
 	first, second, ok := strings.Cut(rest, identityStore)
 	if !ok {

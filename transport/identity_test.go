@@ -83,7 +83,7 @@ func FuzzParseIdentity(f *testing.F) {
 	f.Fuzz(func(t *testing.T, uri string) {
 		var id identity
 		var ok bool
-		allocs.AtMost(t, 4<<10, func() { id, ok = parseIdentity(uri) }) // numbers, and the error of one
+		allocs.AtMost(t, 1<<10, func() { id, ok = parseIdentity(uri) }) // numbers, and the error of one
 		if !ok {
 			return
 		}

@@ -46,6 +46,7 @@ const (
 	CompactAll
 	LostWake
 	LetOldCopyIn
+	ForgetOutlived
 	KeepLostID
 	StayLearner
 	LeadOnHungDisk

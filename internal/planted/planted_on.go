@@ -96,6 +96,7 @@ var list = []Info{
 	{Bug: LostWake, Name: "lost-wake", What: "the gate opens and wakes nobody"},
 	{Bug: KeepDiverged, Name: "keep-diverged", What: "a replica that is told that its state machine has diverged goes on", Elsewhere: "TestPlantedKeepDiverged"},
 	{Bug: LetOldCopyIn, Name: "let-old-copy-in", What: "a store with an older copy of its disk passes the lives that its peers have met"},
+	{Bug: ForgetOutlived, Name: "forget-outlived", What: "a store with an older copy of its disk forgets with its life that it was told so"},
 	{Bug: KeepLostID, Name: "keep-lost-id", What: "a replica that may have lost its promises runs on under its id"},
 	{Bug: StayLearner, Name: "stay-learner", What: "the replica that takes the place of a lost voter gets no vote"},
 	{Bug: LeadOnHungDisk, Name: "lead-on-hung-disk", What: "leaders lead on though their disk does not answer"},

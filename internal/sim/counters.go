@@ -48,6 +48,7 @@ const (
 	wipedDisks
 	copiedDisks
 	rolledBackDisks
+	copiesRefused
 	storesMended
 	bitsFlipped
 	writesLost
@@ -113,7 +114,7 @@ var counterNames = [counters]string{
 	"frames sent", "messages sent", "frames lost", "frames duplicated", "frames reordered", "frames delayed", "frames late", "frames cut",
 	"frames refused", "frames unreceived", "frames between stores that were outlived", "frames of another protocol version", "links down", "syncs", "syncs failed", "writes failed", "crashes", "crashes in a step",
 	"crashes in recovery", "process kills", "power cuts", "restarts", "upgrades", "downgrades", "messages not sent to older stores", "clean stops", "pauses", "isolations", "splits",
-	"one-way cuts", "storms", "slow disks", "slow reads", "hung disks", "steps on a hung disk", "wiped disks", "copied disks", "disks rolled back", "stores mended", "bits flipped", "writes lost", "writes misdirected", "replicas damaged", "starts of lost replicas", "replicas added by leaders", "lost replicas replaced", "replicas wounded", "replicas healed", "replicas without their state", "rotten disks kept", "stores that could not be read", "full disks", "clock drifts", "clock jumps", "usurpations", "schisms", "coups", "opens without room", "leaders elected", "writes acknowledged", "writes refused", "writes unknown",
+	"one-way cuts", "storms", "slow disks", "slow reads", "hung disks", "steps on a hung disk", "wiped disks", "copied disks", "disks rolled back", "opens of disks that were outlived", "stores mended", "bits flipped", "writes lost", "writes misdirected", "replicas damaged", "starts of lost replicas", "replicas added by leaders", "lost replicas replaced", "replicas wounded", "replicas healed", "replicas without their state", "rotten disks kept", "stores that could not be read", "full disks", "clock drifts", "clock jumps", "usurpations", "schisms", "coups", "opens without room", "leaders elected", "writes acknowledged", "writes refused", "writes unknown",
 	"writes too large", "batches proposed", "reads answered", "reads failed", "reads of old states", "old states refreshed", "reads of states of unknown age", "reads under a lease", "duels of leaders", "commands applied",
 	"member changes asked for", "member changes made", "member changes refused", "member changes unknown", "joint configurations left",
 	"replica ids to be reused", "transfers asked for", "campaigns asked for", "replicas joined", "replicas started by hand", "replicas removed", "starts barred by a tombstone", "groups stopped",

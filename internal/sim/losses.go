@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -106,7 +107,7 @@ func (s *site) wipe() {
 	s.crash(vfs.ProcessDies)
 	s.volume.use(vfs.New(vfs.Options{FailedSyncDrops: true}))
 	s.volume.writes = nil
-	s.copied, s.rolled, s.copyLives = nil, false, 0
+	s.copied, s.rolled, s.outlived, s.copyLives = nil, false, false, 0
 	if s.rotten {
 		s.rotten, s.nameless = false, false
 		clear(s.damaged)
@@ -207,6 +208,11 @@ func (s *site) rollBack(lasts time.Duration) {
 			s.openLater()
 		}
 	})
+}
+
+func isOutlived(err error) bool {
+	outlived := new(engine.OutlivedError)
+	return errors.As(err, &outlived)
 }
 
 // dies says whether a replica was lost with its disk.

@@ -64,7 +64,8 @@ type site struct {
 	met       []meeting // by site. Peers keep what they have met: a store that forgets lets a copy in
 	copied    *copied   // of the disk, nil for none
 	rolled    bool      // the disk is such a copy
-	copyLives int       // on it. With each it takes the next incarnation, until peers could not tell it from the true one
+	copyLives int       // on it. With each it takes the next incarnation, until peers could not tell it from the true one,
+	outlived  bool      // unless somebody has told it meanwhile, and it remembers
 	rotten    bool      // the disk does not keep its promises
 	nameless  bool      // its identity is spoilt in both copies
 	damaged   []bool    // groups that say so
@@ -105,7 +106,7 @@ func (s *site) open() {
 		return
 	}
 	if s.rolled {
-		if s.copyLives++; s.copyLives > 1 {
+		if s.copyLives++; s.copyLives > 1 && !s.outlived {
 			s.wipe()
 		}
 	}
@@ -131,6 +132,9 @@ func (s *site) open() {
 	if err != nil {
 		s.stillborn(err)
 		return
+	}
+	if s.outlived {
+		c.check.fail(ruleMembers, "store %d opens a disk that it was told is an older copy", s.at+1)
 	}
 	s.store, s.stepper, s.failing, s.logFailed, s.unfit = store, stepper, false, false, 0
 	s.peers = make([]bool, c.shape.stores)
@@ -185,6 +189,8 @@ func (s *site) stillborn(err error) {
 	switch {
 	case s.volume.crashed:
 		c.count(crashesInRecovery)
+	case s.outlived && isOutlived(err):
+		c.count(copiesRefused)
 	case s.excuses(err), s.rotten && s.nameless:
 		c.count(storesUnreadable)
 		s.replaceDisk()
@@ -521,7 +527,7 @@ func (s *site) look() {
 	if err := s.store.Err(); err != nil && !s.failing {
 		s.failing = true
 		s.c.note("store %d failed: %v", s.at+1, err)
-		if !s.volume.failed && !s.excuses(err) {
+		if s.outlived = s.rolled && isOutlived(err) && !s.volume.failed; !s.outlived && !s.volume.failed && !s.excuses(err) {
 			s.c.check.fail(ruleErrors, "store %d failed without a fault: %v", s.at+1, err)
 			return
 		}
