@@ -30,8 +30,8 @@ type Events struct {
 	// GroupRepaired: a replica that was damaged has all of it again, or replica has
 	// taken the place of one that was lost.
 	GroupRepaired func(group wire.GroupID, replica wire.ReplicaID)
-	// Outlived: a peer has met a later life of this store and refuses it. It is told
-	// again from time to time.
+	// Outlived: a peer has met a later life of this store and refuses it. With Blank it
+	// is told again from time to time; otherwise the store fails.
 	Outlived func(*OutlivedError)
 	// StoreFailed: the whole store stopped.
 	StoreFailed func(*StoreFailedError)
