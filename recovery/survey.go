@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/cespare/xxhash/v2"
@@ -148,8 +149,12 @@ func (d Disk) withDefaults() Disk {
 	return d
 }
 
-// snapshotDir is where engine keeps snapshots.
-const snapshotDir = "snapshots"
+const (
+	// snapshotDir is where engine keeps snapshots.
+	snapshotDir = "snapshots"
+	// outlivedFile is what engine leaves in a directory that is known to be an older copy.
+	outlivedFile = "outlived"
+)
 
 // Survey looks at a disk. It writes nothing, and returns [raftlog.ErrLocked] for a
 // store that is open.
@@ -173,10 +178,19 @@ func (d Disk) survey(log *raftlog.Inspection) (*Survey, error) {
 	if err != nil {
 		return nil, err
 	}
+	files, err := d.FS.List(d.Dir)
+	if err != nil {
+		return nil, err
+	}
+	isCopy := slices.Contains(files, outlivedFile)
 	for _, group := range log.Groups() {
 		r, ok, err := d.replica(log.Group(group), names, id.Cluster)
 		if err != nil {
 			return nil, fmt.Errorf("store %d: group %d: %w", id.Store, group, err)
+		}
+		if isCopy && r.State != Gone {
+			r.State = Damaged
+			r.Problems = append(r.Problems, "the directory is an older copy of the store's: what was promised since is not in there")
 		}
 		if ok {
 			s.Replicas = append(s.Replicas, r)

@@ -161,6 +161,32 @@ func TestDivergedCountsAsLost(t *testing.T) {
 	}
 }
 
+// A store that was told that its directory is an older copy, and has noted that, is no
+// survivor.
+func TestOlderCopyIsNoSurvivor(t *testing.T) {
+	c := newCluster(t, 3)
+	c.open(1, 2, 3)
+	c.start(members(1, 2, 3), 1, 2, 3)
+	c.write(3, 1, 2, 3)
+	c.kill(1)
+	c.open(1)
+	c.sites[1].steps.Outlived(2, 9)
+	c.kill(1, 2, 3)
+	if r := c.survey(1)[0].Replicas[0]; r.State != recovery.Damaged || len(r.Problems) != 1 {
+		t.Errorf("listed as %+v", r)
+	}
+	if _, err := recovery.NewPlan(c.survey(1), recovery.Options{}); !errors.Is(err, recovery.ErrNothing) {
+		t.Errorf("a plan goes on from it: %v", err)
+	}
+	p, err := recovery.NewPlan(c.survey(1, 2), recovery.Options{})
+	if err != nil || len(p.Groups) != 1 {
+		t.Fatalf("with another one: %+v, %v", p, err)
+	}
+	if got, want := summary(&p.Groups[0]), "2: v2 0-4 loss leave1"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
 // editStored changes what a store has of its replica, which no program of ours would.
 func (c *cluster) editStored(id wire.StoreID, change func(*wire.Stored)) {
 	c.t.Helper()
