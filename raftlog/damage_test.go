@@ -475,6 +475,53 @@ func TestUnknownGroupsAreSuspect(t *testing.T) {
 	}
 }
 
+// TestStartsThatDie has two starts in a row die at each of their calls to the disk, after
+// a process that died before it had written anything behind its last batch. Each leaves
+// a segment with a copy of that batch, or a part of one, and nothing is damaged by that.
+func TestStartsThatDie(t *testing.T) {
+	fs := vfs.New(vfs.Options{})
+	l := mustOpen(t, testOptions(fs))
+	vote := wire.HardState{Term: 7, Vote: 2}
+	submit(t, l, func(b *Batch) { b.HardState(l.Group(9), vote) })
+	disk := fs.Fork()
+	mustClose(t, l)
+
+	open := func(fs *vfs.MemFS) *Log {
+		o := testOptions(fs)
+		o.Events.Damaged = func(at *CorruptionError, groups []wire.GroupID) { t.Errorf("damage: %v, groups %v", at, groups) }
+		return mustOpen(t, o)
+	}
+	// deaths returns what the next start finds for each call at which one may die.
+	deaths := func(fs *vfs.MemFS) (found []*vfs.MemFS) {
+		fs.SetHook(func(vfs.Op) vfs.Fault {
+			found = append(found, fs.Fork())
+			return vfs.Fault{}
+		})
+		l := open(fs)
+		fs.SetHook(nil)
+		mustClose(t, l)
+		return found
+	}
+	starts := 0
+	for _, first := range deaths(disk) {
+		for _, second := range deaths(first) {
+			for range 2 {
+				l := open(second)
+				if got, err := l.Group(9).HardState(), l.Group(9).Err(); got != vote || err != nil {
+					t.Fatalf("the vote is %+v, %v", got, err)
+				}
+				mustClose(t, l)
+			}
+			if starts++; t.Failed() {
+				return
+			}
+		}
+	}
+	if t.Logf("%d starts", starts); starts < 1000 {
+		t.Error("the test does not test")
+	}
+}
+
 // TestOldestSegmentEmptied: a log that has lost every batch of its oldest segment
 // does not begin with the next one, as if there had never been more.
 func TestOldestSegmentEmptied(t *testing.T) {

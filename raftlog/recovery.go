@@ -79,6 +79,7 @@ type recovery struct {
 	checkpoints []uint64 // numbers, sorted
 
 	oldest uint32  // the first segment that counts
+	first  uint64  // the sequence that it begins with, zero when its header is bad
 	free   uint32  // segments before it are not needed, whatever becomes of the last batch
 	ends   []*scan // of segments with a valid header, from the last one back to newest
 	newest *scan   // the last one that something speaks for
@@ -354,6 +355,9 @@ func (r *recovery) firstSequences(list []*segment) ([]uint64, error) {
 		switch err := h.decode(buf[:], uint64(list[i].number), 0, r.hash); {
 		case err == nil:
 			next = h.sequence
+			if list[i].number == r.oldest {
+				r.first = h.sequence
+			}
 		case !errors.Is(err, errNoBatch):
 			return nil, fmt.Errorf("%s: %w", list[i].name, err)
 		}
@@ -374,8 +378,9 @@ func (r *recovery) apply(s *scan) error {
 		inOrder := b.sequence == r.sequence+1 && b.prevSum == r.prevSum
 		if r.sequence == 0 {
 			// A header names a segment as the oldest one only when it has a durable
-			// batch, or is about to have its first one.
-			inOrder = b.segment == uint64(r.oldest) && b.offset == 0
+			// batch, or is about to have its first one. That may have been copied since:
+			// starts that died have each left a segment with a copy of the last batch.
+			inOrder = b.offset == 0 && (b.segment == uint64(r.oldest) || b.sequence == r.first)
 		}
 		if !inOrder {
 			if err := r.gap(s, b); err != nil {

@@ -104,7 +104,7 @@ func (t *TCP) hear(g *guest) (*conn, error) {
 	if t.secure != nil && theirs.from != proven.store {
 		refusal = &HelloError{Field: HelloIdentity, Peer: proven.store, Got: uint64(theirs.from), Want: uint64(proven.store)}
 	} else if p, refusal = t.welcome(&theirs, &own); p != nil {
-		own.met = p.incarnation.Load()
+		own.met = p.met()
 	}
 	if refusal != nil {
 		own.verdict = refusal.Field
@@ -141,7 +141,7 @@ func (t *TCP) welcome(theirs, own *hello) (*peer, *HelloError) {
 	case theirs.from > own.from:
 		return p, &HelloError{Field: HelloDirection, Peer: theirs.from, Got: uint64(theirs.from), Want: uint64(own.from)}
 	}
-	return p, p.meet(theirs.incarnation)
+	return p, p.meet(theirs)
 }
 
 // greetAcceptor secures a connection we dialled and exchanges hellos on it.
@@ -159,7 +159,7 @@ func (t *TCP) greetAcceptor(p *peer, lane Lane, socket net.Conn) (*conn, error) 
 		nc = secured
 	}
 	own := t.greet(p.id, lane)
-	own.met = p.incarnation.Load()
+	own.met = p.met()
 	ask := own.encode()
 	if _, err := nc.Write(ask[:]); err != nil {
 		return nil, err
@@ -173,7 +173,7 @@ func (t *TCP) greetAcceptor(p *peer, lane Lane, socket net.Conn) (*conn, error) 
 	}
 	refusal := theirs.checkAnswer(&own)
 	if refusal == nil {
-		refusal = p.meet(theirs.incarnation)
+		refusal = p.meet(&theirs)
 	}
 	if refusal != nil {
 		t.report(nc, refusal)

@@ -12,13 +12,16 @@ import (
 //
 //	 0        8     10    12   13      14   16        24     32     40            48    56          64      72         80
 //	┌────────┬─────┬─────┬────┬───────┬────┬─────────┬──────┬──────┬─────────────┬─────┬───────────┬───────┬──────────┐
-//	│ magic  │ min │ max │lane│verdict│zero│ cluster │ from │ to   │ incarnation │ met │ frame cap │ nonce │ checksum │
+//	│ magic  │ min │ max │lane│verdict│ tag│ cluster │ from │ to   │ incarnation │ met │ frame cap │ nonce │ checksum │
 //	└────────┴─────┴─────┴────┴───────┴────┴─────────┴──────┴──────┴─────────────┴─────┴───────────┴───────┴──────────┘
 //
 // min and max are the protocol versions the sender speaks. verdict is 0 in the
 // dialler's hello; in the answer it is 0 for accepted, else the [HelloField] the
-// connection is refused for. incarnation is the sender's; met is the highest one
-// of the receiver it has seen, 0 for none. frame cap is the largest payload the
+// connection is refused for. tag tells apart two processes that take themselves for
+// the same life: one of them has a copy of the disk of the other. It is random, and 0
+// when the sender has none. incarnation is the sender's; met is the highest one of the
+// receiver it has seen, 0 for none, and one more where it has seen that one in another
+// process. frame cap is the largest payload the
 // sender takes. nonce is random and goes into the checksum of each frame.
 // checksum is the xxhash64 of the 72 bytes in front of it.
 //
@@ -37,6 +40,7 @@ type hello struct {
 	minProtocol, maxProtocol uint16
 	lane                     Lane
 	verdict                  HelloField
+	tag                      uint16
 	cluster                  uint64
 	from, to                 wire.StoreID
 	incarnation, met         uint64
@@ -51,6 +55,7 @@ func (h *hello) encode() (b [helloBytes]byte) {
 	le.PutUint16(b[10:], h.maxProtocol)
 	b[12] = byte(h.lane)
 	b[13] = byte(h.verdict)
+	le.PutUint16(b[14:], h.tag)
 	le.PutUint64(b[16:], h.cluster)
 	le.PutUint64(b[24:], uint64(h.from))
 	le.PutUint64(b[32:], uint64(h.to))
@@ -77,6 +82,7 @@ func (h *hello) decode(b *[helloBytes]byte) *HelloError {
 		maxProtocol: le.Uint16(b[10:]),
 		lane:        Lane(b[12]),
 		verdict:     HelloField(b[13]),
+		tag:         le.Uint16(b[14:]),
 		cluster:     le.Uint64(b[16:]),
 		from:        wire.StoreID(le.Uint64(b[24:])),
 		to:          wire.StoreID(le.Uint64(b[32:])),

@@ -30,9 +30,11 @@ type peer struct {
 	arrived chan *conn // hello accepted on both sides
 	ended   chan *conn // reader and writer have returned
 
-	mu      sync.Mutex // guards the fields below
+	mu      sync.Mutex // guards the fields below, and writing incarnation
 	addr    string
 	changed chan struct{} // closed and replaced when addr changes
+	tag     uint16        // of incarnation, zero when it is not known
+	copied  bool          // who was met last has a copy of the disk, and is to hear so
 
 	// The rest belongs to run.
 	conns    [Lanes]*conn
@@ -94,18 +96,43 @@ func (p *peer) closeQueues() {
 	}
 }
 
-// meet notes the incarnation in a hello and refuses one that is older than
-// another seen before (T7).
-func (p *peer) meet(incarnation uint64) *HelloError {
-	for {
-		newest := p.incarnation.Load()
-		if incarnation < newest {
-			return &HelloError{Field: HelloIncarnation, Peer: p.id, Got: incarnation, Want: newest}
-		}
-		if p.incarnation.CompareAndSwap(newest, incarnation) {
-			return nil
-		}
+// meet notes the life in a hello and refuses one that is older than another seen
+// before (T7), or is the same in another process: a life has one.
+func (p *peer) meet(theirs *hello) *HelloError {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	newest := p.incarnation.Load()
+	p.copied = theirs.incarnation == newest && p.tag != 0 && theirs.tag != 0 && theirs.tag != p.tag
+	if theirs.incarnation < newest || p.copied {
+		return &HelloError{Field: HelloIncarnation, Peer: p.id, Got: theirs.incarnation, Want: p.metLocked()}
 	}
+	if theirs.incarnation > newest || theirs.tag != 0 {
+		p.incarnation.Store(theirs.incarnation)
+		p.tag = theirs.tag
+	}
+	return nil
+}
+
+// met returns the latest life of the peer as the next hello to it has it. Who has a
+// copy of the disk of that life hears of the one behind it, once: the true one may
+// be the next to listen there.
+func (p *peer) met() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	met := p.metLocked()
+	p.copied = false
+	return met
+}
+
+// metLocked is met.
+//
+// REQUIRES: p.mu is held.
+func (p *peer) metLocked() uint64 {
+	met := p.incarnation.Load()
+	if p.copied {
+		met++
+	}
+	return met
 }
 
 // run owns the connections to the peer until the transport closes.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"net"
 	"sync"
@@ -76,8 +77,8 @@ type TCPConfig struct {
 	// goroutines. A mistake in the configuration of a cluster shows here.
 	HelloRefused func(err *HelloError)
 	// Outlived, when not nil, is asked when a peer has met a later life of this store
-	// than Incarnation, and therefore refuses it: the disk that counted the lives was
-	// lost, or is an older copy. It returns the incarnation that the store has from
+	// than Incarnation, or that one in another process, and therefore refuses it: the
+	// disk that counted the lives was lost, or is an older copy. It returns the incarnation that the store has from
 	// then on; unless that is above met, the peer goes on refusing. It is called from
 	// many goroutines.
 	Outlived func(peer wire.StoreID, met uint64) (incarnation uint64)
@@ -234,6 +235,7 @@ func NewTCP(cfg TCPConfig) (*TCP, error) {
 		closing: make(chan struct{}),
 	}
 	t.life.Store(cfg.Incarnation)
+	t.own.tag = uint16(1 + cfg.Rand()%math.MaxUint16)
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.peers.Store(&map[wire.StoreID]*peer{})
 	for id, addr := range cfg.Peers {

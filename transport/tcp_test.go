@@ -635,8 +635,16 @@ func TestFrameCapOfPeer(t *testing.T) {
 // is refused until it takes an incarnation behind that one, whoever dials. The
 // lives before stay refused (T7).
 func TestOutlived(t *testing.T) {
-	for name, lost := range map[string]wire.StoreID{"dialler": 1, "acceptor": 2} {
-		t.Run(name, func(t *testing.T) {
+	for _, of := range []struct {
+		name string
+		lost wire.StoreID
+		life uint64
+	}{{"dialler", 1, 1}, {"acceptor", 2, 1}, {"dialler in the same life", 1, 7}, {"acceptor in the same life", 2, 7}} {
+		t.Run(of.name, func(t *testing.T) {
+			lost, want := of.lost, uint64(7)
+			if of.life == 7 {
+				want = 8
+			}
 			noLeak(t)
 			w := &tcpWorld{refused: makeRefusals(), stores: map[wire.StoreID]*TCP{}}
 			other := 3 - lost
@@ -650,9 +658,9 @@ func TestOutlived(t *testing.T) {
 
 			asked := make(chan uint64, 100)
 			next := atomic.Uint64{}
-			next.Store(1)
+			next.Store(of.life)
 			again := newTestTCP(t, TCPConfig{
-				Cluster: testCluster, Store: lost, Incarnation: 1, MaxFrameBytes: contractFrameBytes,
+				Cluster: testCluster, Store: lost, Incarnation: of.life, MaxFrameBytes: contractFrameBytes,
 				Peers: map[wire.StoreID]string{other: peer.(*TCP).Addr()},
 				Outlived: func(from wire.StoreID, met uint64) uint64 {
 					if from != other {
@@ -670,12 +678,12 @@ func TestOutlived(t *testing.T) {
 			}
 			ra := mustStart(t, again)
 			for range 3 { // it may be asked as often as it is refused
-				if met := <-asked; met != 7 {
-					t.Fatalf("a peer has met life %d, want 7", met)
+				if met := <-asked; met != want {
+					t.Fatalf("a peer has met life %d, want %d", met, want)
 				}
 			}
 			next.Store(20)
-			// A lane of the first life may have come up late; this life is not met as 1.
+			// A lane of the first life may have come up late; this life is met as 20 only.
 			e := rp.await(upEvent)
 			for ; e.incarnation == 7; e = rp.await(upEvent) {
 			}

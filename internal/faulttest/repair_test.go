@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"multiraft/wire"
 )
 
@@ -60,10 +62,10 @@ func afterDamage(t *testing.T, c *Cluster, l *Load) (found bool) {
 }
 
 // TestRolledBackDisk puts an earlier copy of a store's directory in its place. When it
-// was started twice since, the others have met a later life of it: it is let in by
-// nobody, and says so. When it was started once, leaders know of entries that it has
-// acknowledged and does not hold: its replicas stop. Where a group would need its vote
-// then, nobody is elected. On an empty directory it comes back.
+// was started since, the others have met the life in which the copy wakes up, or a later
+// one: it is let in by nobody, and says so. When it was not, leaders know of entries that
+// it has acknowledged and does not hold: its replicas stop. Where a group would need its
+// vote then, nobody is elected. On an empty directory it comes back.
 func TestRolledBackDisk(t *testing.T) {
 	t.Parallel()
 	for _, of := range []struct {
@@ -71,7 +73,8 @@ func TestRolledBackDisk(t *testing.T) {
 		starts int // since the copy was made
 		noted  func(c *Cluster, h Health) bool
 	}{
-		{"started once", 1, func(c *Cluster, h Health) bool { return h.Stopped == c.cfg.Groups }},
+		{"not started", 0, func(c *Cluster, h Health) bool { return h.Stopped == c.cfg.Groups }},
+		{"started once", 1, func(_ *Cluster, h Health) bool { return h.Outlived > 0 }},
 		{"started twice", 2, func(_ *Cluster, h Health) bool { return h.Outlived > 0 }},
 	} {
 		t.Run(of.name, func(t *testing.T) {
@@ -82,9 +85,19 @@ func TestRolledBackDisk(t *testing.T) {
 			rounds := pick(1, 1, 100)
 			for range rounds {
 				answers(t, l, 500)
+				copied := copyOf(t, c, 3)
+				for again := of.starts == 0; again; { // others are to lead since before the copy
+					c.Kill(3)
+					must(t, c.Start(3))
+					readable(t, c, 3)
+					answers(t, l, 500)
+					copied = copyOf(t, c, 3)
+					answers(t, l, 1000)
+					h, err := c.Health(t.Context(), 3)
+					must(t, err)
+					again = h.Health.Leading > 0
+				}
 				c.Kill(3)
-				copied := filepath.Join(t.TempDir(), "copy")
-				must(t, os.CopyFS(copied, os.DirFS(c.Dir(3))))
 				for range of.starts {
 					must(t, c.Start(3))
 					readable(t, c, 3)
@@ -112,6 +125,16 @@ func TestRolledBackDisk(t *testing.T) {
 			t.Logf("%d operations around %d disks that were rolled back", l.History.Len(), rounds)
 		})
 	}
+}
+
+// copyOf copies the directory of a store that runs, as of one moment.
+func copyOf(t *testing.T, c *Cluster, id wire.StoreID) (dir string) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), "copy")
+	must(t, c.Process(id).Signal(unix.SIGSTOP))
+	must(t, os.CopyFS(dir, os.DirFS(c.Dir(id))))
+	must(t, c.Process(id).Signal(unix.SIGCONT))
+	return dir
 }
 
 // noVote cuts off store 2 for a while, so that no group has a majority unless store 3

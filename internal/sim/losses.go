@@ -155,8 +155,8 @@ func (s *site) copyDisk() {
 	}
 }
 
-// outlive ends lives of a site that its peers have met, until they have met two that
-// are later than the copy of its disk: then they know it for one.
+// outlive ends lives of a site that its peers have met, until they have met one that
+// is later than the copy of its disk: then they know it for one.
 func (s *site) outlive(each, until time.Duration) {
 	c := s.c
 	c.later(each, func() {
@@ -171,14 +171,14 @@ func (s *site) outlive(each, until time.Duration) {
 	})
 }
 
-// isOutlived says whether all others have met a later life of the site than the one
-// in which a copy of its disk would wake up.
+// isOutlived says whether all others have met the life of the site in which a copy of its
+// disk would wake up, or a later one.
 func (s *site) isOutlived() bool {
 	if s.copied == nil || !s.c.network.dial(s) {
 		return false
 	}
 	for _, other := range s.c.sites {
-		if other != s && other.met[s.at].incarnation < s.copied.incarnation+2 {
+		if other != s && other.met[s.at].incarnation < s.copied.incarnation+1 {
 			return false
 		}
 	}
@@ -307,13 +307,11 @@ func (c *cluster) mendGroup(l *loss, g int) bool {
 // connect: neither talks to an earlier life of a peer than it has met.
 func (n *network) greets(f *frame) bool {
 	from, to := n.c.sites[f.from], n.c.sites[f.to]
-	if to.rolled && from.met[to.at].incarnation > to.stepper.Incarnation() {
+	if to.rolled && from.met[to.at].incarnation >= to.stepper.Incarnation() {
 		return false // nobody connects to it
 	}
 	if f.life != from.life || from.store == nil {
-		// Sent before, and on its way since. A copy had no connection to send it on,
-		// unless it was let in.
-		return !f.copied || f.incarnation >= to.met[f.from].incarnation
+		return !f.copied // sent before, and on its way since: a copy had no connection to send it on
 	}
 	return n.admits(to, from, f.incarnation) && n.admits(from, to, to.stepper.Incarnation())
 }
@@ -359,16 +357,20 @@ func (n *network) connect(s *site) {
 // admits says whether one store lets another in, and notes the life that it has met.
 func (n *network) admits(s, peer *site, incarnation uint64) bool {
 	met := &s.met[peer.at]
-	if incarnation < met.incarnation {
+	latest := met.incarnation
+	if incarnation == latest && peer.life != met.life {
+		latest++ // in another life: one of the two has a copy of the disk
+	}
+	if incarnation < latest {
 		if !peer.paused && !peer.hung {
-			life := peer.stepper.Outlived(storeID(s.at), met.incarnation)
+			life := peer.stepper.Outlived(storeID(s.at), latest)
 			n.c.note("store %d has met incarnation %d of store %d, which is in %d now", s.at+1, met.incarnation, peer.at+1, life)
 			peer.poke()
 			peer.look()
 		}
 		return false
 	}
-	if peer.rolled && incarnation >= met.incarnation {
+	if peer.rolled {
 		n.c.check.fail(ruleMembers, "store %d lets an older copy of store %d in, as its life %d", s.at+1, peer.at+1, incarnation)
 	}
 	*met = meeting{incarnation, peer.life}
