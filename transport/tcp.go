@@ -23,8 +23,9 @@ type TCPConfig struct {
 	Cluster uint64
 	// Store is the id of this store, not zero.
 	Store wire.StoreID
-	// Incarnation counts the lives of this store. Peers refuse to talk to an
-	// earlier life than the latest they met.
+	// Incarnation counts the lives of this store, each of which is one TCP. Peers
+	// refuse to talk to an earlier life than the latest they met, and to that one in
+	// another TCP.
 	Incarnation uint64
 	// Listen is the address to listen on. Empty means a free port on loopback.
 	Listen string
