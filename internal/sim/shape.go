@@ -201,6 +201,7 @@ func drawShape(p Plan) shape {
 	s.think = time.Duration(float64(s.clients) * float64(1+s.burst) / 2 / s.rate * float64(time.Second))
 	// No leader could be elected if answers took longer than candidates wait.
 	s.delayMax = min(s.delayMin*pick(r, time.Duration(2), 5, 20), s.election()/4)
+	s.syncMax = min(s.syncMax, s.election()/4) // or what is no fault hangs, and leaders step down for it
 	if s.mixed || s.odd == oddPatient {
 		// Without pre-vote, a store with a short time-out and an old log campaigns
 		// before the others have their chance, for ever.
