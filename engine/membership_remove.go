@@ -95,7 +95,7 @@ func (in *inbox) speakForGone(s *Store, r *replica, from wire.StoreID, m *wire.M
 			proof = d.proof
 		}
 	}
-	if proof.Index == 0 || m.Term == 0 || from == s.cfg.ID {
+	if proof.Index == 0 || m.Term == 0 || from == s.cfg.ID || s.state() != nil {
 		s.metrics.strayMessages.Add(1)
 		return
 	}

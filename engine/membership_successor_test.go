@@ -105,6 +105,11 @@ func TestStoreSpeaksForRemovedReplicas(t *testing.T) {
 	refusal.Commit, refused.Commit = c.group(2, 1).Applied(), c.group(2, 1).Applied()
 	ask("successor, pre-vote", preVote, refusal)
 	ask("successor, vote", vote, refused)
+
+	c.places[2].fs.SetHook(func(vfs.Op) vfs.Fault { return vfs.Fault{Err: errors.New("broken")} })
+	c.write(1, 1)
+	c.until("failure", func() bool { return c.places[2].store.Err() != nil })
+	ask("store that has failed", preVote)
 }
 
 // A removed replica is let go of by StopGroup before the event loop comes to it. Its
