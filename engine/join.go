@@ -185,11 +185,15 @@ func (s *Store) buryOlder(id wire.GroupID, log *raftlog.Group, d *descriptor) er
 		return err
 	}
 	defer s.unreserve(id)
-	err := s.persist(context.Background(), func(b *raftlog.Batch) { bury(b, log, d.Replica, d.members.Index) })
-	if err == nil {
-		s.snaps.forgetFiles(id)
+	if err := s.persist(context.Background(), func(b *raftlog.Batch) { bury(b, log, d.Replica, d.members.Index) }); err != nil {
+		return err
 	}
-	return err
+	s.snaps.forgetFiles(id)
+	s.metrics.removed.Add(1)
+	if told := s.cfg.Events.ReplicaRemoved; told != nil {
+		s.events.call(func() { told(&ReplicaRemovedError{Group: id, Replica: d.Replica}) })
+	}
+	return nil
 }
 
 // joinLoop ends when stopped is closed.

@@ -147,6 +147,10 @@ func (s *Store) letGo(r *replica) {
 // forgetLocked is forget. While r is listed there is no successor whose snapshots
 // these could be, and it stays listed: nobody else may release it.
 //
+// One that had stopped or failed when it was removed has left no tombstone. It makes
+// room for its successor, and what it has stored goes when that comes (buryOlder): a
+// crash until then finds it as it was.
+//
 // REQUIRES: s.forgetMu is held.
 func (s *Store) forgetLocked(r *replica) bool {
 	if r.removed.Load() == nil || s.failure.Load() != nil || !s.isListed(r) {
@@ -158,6 +162,10 @@ func (s *Store) forgetLocked(r *replica) bool {
 		default:
 			return false
 		}
+	}
+	if !r.buried {
+		s.release(r)
+		return false
 	}
 	s.snaps.forget(r)
 	s.release(r)

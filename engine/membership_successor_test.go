@@ -202,6 +202,52 @@ func TestJoinerLearnsFromItsSnapshot(t *testing.T) {
 	}
 }
 
+// A replica that was stopped is superseded before it is let go of: what it has stored
+// is still all that the store has of the group. Nobody is told that it is gone, and its
+// snapshots stay, until a tombstone is durable.
+func TestStoppedReplicaIsSuperseded(t *testing.T) {
+	var told []wire.ReplicaID
+	c := newSnapCluster(t, 3, []wire.GroupID{1}, func(cfg *engine.Config) {
+		if cfg.ID == 3 {
+			cfg.Events.ReplicaRemoved = func(err *engine.ReplicaRemovedError) { told = append(told, err.Replica) }
+			cfg.Join = func(engine.JoinRequest) (engine.GroupConfig, error) {
+				return engine.GroupConfig{}, errors.New("not now")
+			}
+		}
+	})
+	c.mustOpen(0, 1, 2)
+	c.write(1, 150)
+	c.leadElsewhere(2)
+	p := c.places[2]
+	c.pass = func(from, to wire.StoreID, _ *wire.Message) bool { return from != 3 && to != 3 }
+	c.changeOne(group.Change{Op: group.Remove, Replica: 3})
+	c.changeOne(group.Change{Op: group.AddLearner, Replica: 4, Store: 3})
+	files := p.snapshotFiles(t)
+	p.noEvents = true
+	if p.steps.StopGroup(1) {
+		t.Fatal("stopped at once")
+	}
+	c.settle() // it has ended, and is still listed
+	c.say(2, wire.Message{Kind: wire.Join, From: 1, To: 4})
+	c.pass = nil
+	p.steps.StopGroup(1)
+	stored, err := p.store.Stored()
+	if err != nil || len(stored) != 1 || stored[0].Replica != 3 {
+		t.Fatalf("stored: %+v, %v", stored, err)
+	}
+	if now := p.snapshotFiles(t); len(files) == 0 || !slices.Equal(now, files) || len(told) > 0 {
+		t.Errorf("snapshots %v, then %v; told of %v", files, now, told)
+	}
+	p.noEvents = false
+	c.until("tombstone", func() bool { return len(told) > 0 })
+	if stored, err := p.store.Stored(); err != nil || len(stored) > 0 || !slices.Equal(told, []wire.ReplicaID{3}) {
+		t.Errorf("stored: %+v, %v; told of %v", stored, err, told)
+	}
+	if now := p.snapshotFiles(t); len(now) > 0 {
+		t.Errorf("snapshots of the older replica: %v", now)
+	}
+}
+
 // A store that does not run what it has of a group is asked to run a later replica.
 // Before the embedder hears of that, which may then empty the machine of the older one,
 // the older one is gone for good.

@@ -128,6 +128,7 @@ type replica struct {
 	// logged is closed when a replica that ended has nothing on its way to the
 	// disk any more.
 	logged  chan struct{}
+	buried  bool   // its tombstone is stored; valid when logged is closed
 	notices notice // guarded by Store.events.mu
 }
 

@@ -655,6 +655,7 @@ func (w *worker) keepAtEnd(r *replica) {
 		w.markDiverged(r)
 	case r.failed.Load() != nil:
 	case r.removed.Load() != nil:
+		r.buried = true
 		bury(&w.log.Batch, r.log, r.self, min(r.core.HardState().Commit, r.log.Last()))
 	default:
 		w.saveCommit(r)
