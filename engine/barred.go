@@ -44,14 +44,8 @@ func (in *inbox) bar(s *Store, r *replica, from wire.StoreID, m *wire.Message) {
 	if m.Kind == wire.Bar || r.state() != nil {
 		return
 	}
-	s.sets.mu.Lock()
-	peer := s.peerPlace(from)
-	s.sets.mu.Unlock()
-	if peer < 0 {
-		return
-	}
 	in.answer = wire.Message{Kind: wire.Bar, Group: r.id, From: r.self, To: m.From, Context: r.recovery.Generation}
-	s.put(&in.answers, int(peer), &in.answer)
+	s.putTo(&in.answers, from, &in.answer)
 }
 
 // takeBar ends a replica that was left behind. That is durable with the round's

@@ -35,8 +35,8 @@ type Config struct {
 	// is called for with Members is lost ([*ReplicaLostError]), and replaced by a new
 	// replica of the group. So is what leaders ask for by Join and the store knows
 	// nothing of, as it may have had a vote before. When all are back, leave DiskLost
-	// out again. A store that holds a replica that is not lost when it is opened, such
-	// as one on an older copy of its disk, is refused with it as without.
+	// out again. A store that holds a replica that is not lost when it is opened, and is
+	// refused, is on an older copy of its disk, and fails with it as without.
 	DiskLost bool
 	// DisableRepair leaves damaged replicas as they are: those that have lost entries
 	// or promises do not start, or fail. Without it they come back by themselves, in

@@ -8,7 +8,6 @@ import (
 
 	"go.uber.org/zap"
 
-	"multiraft/raftlog"
 	"multiraft/wire"
 )
 
@@ -116,18 +115,23 @@ func (s *Store) joinStep() bool {
 }
 
 // asksFirst tells whether a store must not run a replica before it has asked about it:
-// it has lost its disk and knows nothing of the group, or only that a replica of it is
-// lost, which may be an older one than ran last. Leaders ask for every learner: one that
-// had a vote before may have promised something here. So the store says that it is lost,
-// whichever it is, and takes the one that comes in its place.
-func (s *Store) asksFirst(req *joinWish, stored *descriptor) bool {
-	return (s.cfg.DiskLost && stored.members == nil || stored.lost()) && !s.cfg.DisableRepair && s.knows(req.From, wire.Rejoin)
+// it has lost its disk and knows nothing of the group, or a part of its log, or knows that
+// a replica is lost; what it knows may be of an older one than ran last. Leaders ask for
+// every learner: one that had a vote before may have promised something here. So the
+// store says that it is lost, whichever it is, and takes the one that comes in its place.
+func (s *Store) asksFirst(req *joinWish, stored *descriptor, damaged bool) bool {
+	return (s.cfg.DiskLost && stored.members == nil || stored.lost() || damaged) && !s.cfg.DisableRepair && s.knows(req.From, wire.Rejoin)
 }
 
 // join starts an added replica, if this store has nothing of it yet.
 func (s *Store) join(req joinWish) error {
 	var d descriptor
+	damaged := false
 	log := s.log.Find(req.Group) // whoever asks leaves no trace here
+	if log != nil {
+		_, wounded := log.Wound() // only entries are missing
+		damaged = log.Err() != nil && !wounded
+	}
 	if log != nil && len(log.Meta()) > 0 {
 		var err error
 		d, err = decodeDescriptor(log.Meta())
@@ -145,15 +149,15 @@ func (s *Store) join(req joinWish) error {
 	if _, runs := s.Group(req.Group); runs {
 		return fmt.Errorf("group %d: %w", req.Group, ErrGroupExists) // nothing of it is stored yet
 	}
-	if s.asksFirst(&req, &d) {
+	if s.asksFirst(&req, &d, damaged) {
 		// StartGroup may be about to say the same, and how to start the successor.
 		s.addLost(&repair{kind: repairLost, group: req.Group, id: d.Replica, peers: s.whomToAsk(&d, &GroupConfig{}), recovery: d.recovery})
 	}
 	if s.repairs.asksWho(req.Group, req.From) {
 		return fmt.Errorf("group %d: %w", req.Group, errWho)
 	}
-	if d.Replica != 0 && !d.gone() && !d.lost() {
-		if err := s.buryOlder(req.Group, log, &d); err != nil {
+	if d.Replica != 0 && !d.gone() && !d.lost() && !damaged { // what is lost goes when its successor begins
+		if err := s.buryOlder(req.Group, &d); err != nil {
 			return err
 		}
 	}
@@ -180,20 +184,12 @@ func (s *Store) join(req joinWish) error {
 // buryOlder drops what is left of a replica that another one takes the place of. That
 // is durable before the embedder hears of the other: it may empty what the machine of
 // the older one has kept.
-func (s *Store) buryOlder(id wire.GroupID, log *raftlog.Group, d *descriptor) error {
+func (s *Store) buryOlder(id wire.GroupID, d *descriptor) error {
 	if err := s.reserve(id); err != nil {
 		return err
 	}
 	defer s.unreserve(id)
-	if err := s.persist(context.Background(), func(b *raftlog.Batch) { bury(b, log, d.Replica, d.members.Index) }); err != nil {
-		return err
-	}
-	s.snaps.forgetFiles(id)
-	s.metrics.removed.Add(1)
-	if told := s.cfg.Events.ReplicaRemoved; told != nil {
-		s.events.call(func() { told(&ReplicaRemovedError{Group: id, Replica: d.Replica}) })
-	}
-	return nil
+	return s.buryStored(id, d.Replica, d.Replica, d.members.Index)
 }
 
 // joinLoop ends when stopped is closed.

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"context"
+
 	"go.uber.org/zap"
 
 	"multiraft/group"
@@ -63,6 +65,23 @@ func bury(b *raftlog.Batch, log *raftlog.Group, replica wire.ReplicaID, committe
 	b.Meta(log, tombstone(replica, proof))
 }
 
+// buryStored is bury for a replica that does not run, with its snapshots. It tells that
+// the group has none of it here any more; gone is the highest id that is not used again.
+//
+// REQUIRES: the group is reserved.
+func (s *Store) buryStored(id wire.GroupID, told, gone wire.ReplicaID, committed wire.Index) error {
+	log := s.log.Group(id)
+	if err := s.persist(context.Background(), func(b *raftlog.Batch) { bury(b, log, gone, committed) }); err != nil {
+		return err
+	}
+	s.snaps.forgetFiles(id)
+	s.metrics.removed.Add(1)
+	if tell := s.cfg.Events.ReplicaRemoved; tell != nil {
+		s.events.call(func() { tell(&ReplicaRemovedError{Group: id, Replica: told}) })
+	}
+	return nil
+}
+
 // proofOf returns what shows others that an entry is committed, the zero value when
 // the log does not have it.
 func proofOf(log *raftlog.Group, committed wire.Index) wire.Proof {
@@ -95,15 +114,12 @@ func (in *inbox) speakForGone(s *Store, r *replica, from wire.StoreID, m *wire.M
 			proof = d.proof
 		}
 	}
-	if proof.Index == 0 || m.Term == 0 || from == s.cfg.ID || s.state() != nil {
+	if proof.Index == 0 || m.To == 0 || m.Term == 0 || s.state() != nil {
 		s.metrics.strayMessages.Add(1)
 		return
 	}
-	s.sets.mu.Lock()
-	peer := s.peerPlace(from)
-	s.sets.mu.Unlock()
 	in.answer.Commit, in.answer.LogTerm = proof.Index, proof.Term
-	s.put(&in.answers, int(peer), &in.answer)
+	s.putTo(&in.answers, from, &in.answer)
 }
 
 // noteEnded has the event loop look whether all of a removed replica has ended.

@@ -57,6 +57,17 @@ func (s *Store) put(o *outboxes, peer int, m *wire.Message) {
 	}
 }
 
+// putTo is put for a store whose place among the peers is not at hand. This store says
+// nothing to itself.
+func (s *Store) putTo(o *outboxes, to wire.StoreID, m *wire.Message) {
+	s.sets.mu.Lock()
+	peer := s.peerPlace(to)
+	s.sets.mu.Unlock()
+	if peer >= 0 {
+		s.put(o, int(peer), m)
+	}
+}
+
 // flush sends everything.
 //
 //mr:hotpath

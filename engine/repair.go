@@ -339,16 +339,8 @@ func (s *Store) takeRejoinAnswer(p *repair, a *rejoinAnswer) (gone bool, err err
 	defer s.unreserve(p.group)
 	log := s.log.Group(p.group)
 	if a.none {
-		lost := p.id
-		err := s.persist(context.Background(), func(b *raftlog.Batch) { bury(b, log, a.id, 0) })
-		if err != nil {
-			return false, err
-		}
-		s.snaps.forgetFiles(p.group)
-		if told := s.cfg.Events.ReplicaRemoved; told != nil {
-			s.events.call(func() { told(&ReplicaRemovedError{Group: p.group, Replica: lost}) })
-		}
-		return true, nil
+		err := s.buryStored(p.group, p.id, a.id, 0)
+		return err == nil, err
 	}
 	old, err := decodeDescriptor(log.Meta())
 	member := Member{Replica: a.id, Store: s.cfg.ID, Role: wire.Learner}
@@ -569,7 +561,7 @@ func (w *worker) takeRejoin(r *replica, from wire.StoreID, m *wire.Message, conf
 			w.confirmAnswer(r, from, m)
 		default:
 			answer.Reject, answer.Hint = true, wire.Index(max(m.From, publicMembership(members).MaxReplica))
-			w.tellAsker(from, &answer)
+			s.putTo(&w.out, from, &answer)
 		}
 		return
 	}
@@ -600,7 +592,7 @@ func (w *worker) takeRejoin(r *replica, from wire.StoreID, m *wire.Message, conf
 		if have.Role != wire.Learner {
 			answer.Context = 1
 		}
-		w.tellAsker(from, &answer)
+		s.putTo(&w.out, from, &answer)
 		return
 	default:
 		return // the learner is told to run with each heartbeat; or there is nothing to do yet
@@ -611,17 +603,6 @@ func (w *worker) takeRejoin(r *replica, from wire.StoreID, m *wire.Message, conf
 				zap.Uint64("replica", uint64(have.Replica)), zap.Uint64("store", uint64(from)))
 		}
 	}})
-}
-
-// tellAsker answers a store about a replica that it does not run.
-func (w *worker) tellAsker(to wire.StoreID, m *wire.Message) {
-	s := w.store
-	s.sets.mu.Lock()
-	peer := s.peerPlace(to)
-	s.sets.mu.Unlock()
-	if peer >= 0 {
-		s.put(&w.out, int(peer), m)
-	}
 }
 
 // takeRepair has a snapshot sent to a wounded member.

@@ -10,6 +10,22 @@ import (
 	"multiraft/wire"
 )
 
+// loseDisk has a store come back with an empty disk.
+func (c *repairCluster) loseDisk(at int) {
+	c.t.Helper()
+	c.close(at)
+	c.places[at].fs = vfs.New(vfs.Options{})
+	c.start(at)
+}
+
+// runsOn returns the replica of group 1 that runs on a store, zero for none.
+func (c *repairCluster) runsOn(at int) wire.ReplicaID {
+	if g, runs := c.places[at].store.Group(1); runs {
+		return g.Status().Self.Replica
+	}
+	return 0
+}
+
 // TestLostSuccessorDoesNotRunAgain: the replica that took the place of a lost one is lost
 // as well, before it was made a voter. The embedder knows of the first one only, and the
 // leader is one that has heard nothing of the second: it would have it run again. Another
@@ -19,19 +35,9 @@ func TestLostSuccessorDoesNotRunAgain(t *testing.T) {
 	c := newRepairCluster(t, 3, []wire.GroupID{1}, func(cfg *engine.Config) { cfg.DiskLost = lost && cfg.ID == 3 })
 	c.startAll(12)
 	lost = true
-	loseDisk := func() {
-		c.close(2)
-		c.places[2].fs = vfs.New(vfs.Options{})
-		c.start(2)
-	}
 	c.pass = func(_, _ wire.StoreID, m *wire.Message) bool { return m.Kind != wire.Rejoin || m.Reject }
-	loseDisk()
-	self := func() wire.ReplicaID {
-		if g, runs := c.places[2].store.Group(1); runs {
-			return g.Status().Self.Replica
-		}
-		return 0
-	}
+	c.loseDisk(2)
+	self := func() wire.ReplicaID { return c.runsOn(2) }
 	c.until("the successor runs", func() bool { return c.converged(12) })
 	if self() != 4 {
 		t.Fatalf("replica %d runs", self())
@@ -39,7 +45,7 @@ func TestLostSuccessorDoesNotRunAgain(t *testing.T) {
 	c.pass = nil
 	at := c.leader(1)
 	c.close(at)
-	loseDisk()
+	c.loseDisk(2)
 	c.start(at)
 	c.until("whole", func() bool {
 		if self() == 4 {
@@ -71,10 +77,8 @@ func TestOlderMarkIsAskedAbout(t *testing.T) {
 	if self := c.group(2, 1).Status().Self; self.Replica != 4 || self.Role != wire.Learner {
 		t.Fatalf("%+v runs", self)
 	}
-	c.close(2)
-	c.places[2].fs = vfs.New(vfs.Options{})
 	clear(c.lost)
-	c.start(2)
+	c.loseDisk(2)
 	if c.lost[1] != 3 {
 		t.Fatalf("lost: %v", c.lost)
 	}
@@ -98,6 +102,40 @@ func TestOlderMarkIsAskedAbout(t *testing.T) {
 	if self := c.group(2, 1).Status().Self; self.Replica != 5 {
 		t.Errorf("%+v runs", self)
 	}
+}
+
+// TestOlderReplicaInADamagedLog: a log has lost a part, and all that is left of a group is
+// an older replica than ran last. In this life nobody starts anything, and the leader asks
+// it to run that one again.
+func TestOlderReplicaInADamagedLog(t *testing.T) {
+	c := newRepairCluster(t, 3, []wire.GroupID{1}, nil)
+	c.joins = true
+	c.startAll(12)
+	c.leadElsewhere(2)
+	p := c.places[2]
+	older := p.fs.CrashClone(nil, vfs.AllLost)
+	c.changeOne(group.Change{Op: group.Remove, Replica: 3})
+	c.until("tombstone", func() bool { return c.runsOn(2) == 0 })
+	c.changeOne(group.Change{Op: group.AddLearner, Replica: 4, Store: 3})
+	c.until("the successor runs", func() bool { return c.runsOn(2) == 4 && c.converged(12) })
+	c.close(2)
+	at := c.leader(1) // who has led knows that the successor ran
+	c.close(at)
+	c.start(at)
+	p.fs = older
+	flipIn(t, p.fs, "1:000003")
+	c.groups = nil
+	c.start(2)
+	c.groups = []wire.GroupID{1}
+	if err := p.steps.Stored(1).Err(); err == nil {
+		t.Fatal("nothing is damaged")
+	}
+	c.until("another replica is there", func() bool {
+		if c.runsOn(2) == 4 {
+			t.Fatal("replica 4 runs again")
+		}
+		return c.runsOn(2) == 5 && c.converged(12)
+	})
 }
 
 // TestNewLeaderFirstCatchesUp: the successor of a lost replica is lost as well, and who
@@ -126,25 +164,15 @@ func TestNewLeaderFirstCatchesUp(t *testing.T) {
 		return m.Kind != wire.Rejoin || m.Reject // nobody is made a voter
 	}
 	lost = true
-	loseDisk := func() {
-		c.close(2)
-		c.places[2].fs = vfs.New(vfs.Options{})
-		c.start(2)
-	}
-	self := func() wire.ReplicaID {
-		if g, runs := c.places[2].store.Group(1); runs {
-			return g.Status().Self.Replica
-		}
-		return 0
-	}
-	loseDisk()
+	self := func() wire.ReplicaID { return c.runsOn(2) }
+	c.loseDisk(2)
 	c.until("the successor runs", func() bool { return self() == 4 && c.places[2].steps.Stored(1).Last() > before })
 	alone = true
 	if err := c.places[old].steps.TransferLeader(c.group(old, 1), wire.ReplicaID(next+1)); err != nil {
 		t.Fatal(err)
 	}
 	c.until("transfer", func() bool { return c.group(next, 1).IsLeader() })
-	loseDisk()
+	c.loseDisk(2)
 	c.tick(50)
 	if g := c.group(next, 1); !g.IsLeader() || g.Status().Applied > before {
 		t.Fatal("the leader is not behind")
@@ -178,18 +206,8 @@ func TestDeposedLeaderNamesNobody(t *testing.T) {
 		return !alone(from, to) && (m.Kind != wire.Rejoin || m.Reject) // nobody is made a voter
 	}
 	lost = true
-	loseDisk := func() {
-		c.close(4)
-		c.places[4].fs = vfs.New(vfs.Options{})
-		c.start(4)
-	}
-	self := func() wire.ReplicaID {
-		if g, runs := c.places[4].store.Group(1); runs {
-			return g.Status().Self.Replica
-		}
-		return 0
-	}
-	loseDisk()
+	self := func() wire.ReplicaID { return c.runsOn(4) }
+	c.loseDisk(4)
 	c.until("the successor runs", func() bool { return self() == 6 && !c.group(4, 1).Joins() })
 	var next int
 	for at := range 4 {
@@ -202,7 +220,7 @@ func TestDeposedLeaderNamesNobody(t *testing.T) {
 		asked = asked || to == old && m.Kind == wire.Rejoin
 		return alone(from, to) && (from == 5 || to == 5)
 	}
-	loseDisk()
+	c.loseDisk(4)
 	c.tick(50)
 	if !asked || !c.group(int(old-1), 1).IsLeader() {
 		t.Fatal("who led before was not asked")

@@ -35,8 +35,8 @@
 //   - T6: at most one connection serves a link. The newest wins, the older one
 //     has delivered its last frame before the newer delivers its first.
 //   - T7: a store never talks to two incarnations of a peer at a time, and never
-//     to an older one after it met a newer one, nor to another process that takes
-//     itself for the same one. A store whose disk counts lives from the beginning
+//     to an older one after it met a newer one, nor, by TCP, to another process that
+//     takes itself for the same one. A store whose disk counts lives from the beginning
 //     again is older, until it takes one behind all of them (TCPConfig.Outlived).
 //   - T8: with TLS, HandleFrame names the store that the certificate of the frame's
 //     connection is for.

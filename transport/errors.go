@@ -48,7 +48,7 @@ const (
 	HelloSelf           HelloField = 5  // from this very store
 	HelloPeer           HelloField = 6  // from a store nobody introduced
 	HelloDirection      HelloField = 7  // dialled by the store with the larger id
-	HelloIncarnation    HelloField = 8  // from an earlier life of the peer
+	HelloIncarnation    HelloField = 8  // from an earlier life of the peer, or from another process in the same
 	HelloOwnIncarnation HelloField = 9  // meant for a later life of this store
 	HelloProtocol       HelloField = 10 // no protocol version in common
 	HelloLane           HelloField = 11 // no such lane, or not the one asked for
